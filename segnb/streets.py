@@ -240,7 +240,7 @@ def ground_codes(s, x, z):
     for j in s.junctions: out[(z>j)&(z<j+s.side_road)] = Street.Road
     return out
 
-# %% ../nbs/00_streets.ipynb #31b10658
+# %% ../nbs/00_streets.ipynb #1947a492
 def road_marks(s, x, z):
     "Whether there is paint at `x`,`z`: centre line, edge lines, zebra crossings"
     ax = abs(x)
@@ -250,6 +250,7 @@ def road_marks(s, x, z):
     for q in s.zebras: m = np.where(abs(z-q)<1.6, (x%1.1<.55)&(ax<s.road-.2), m)
     return m
 
+# %% ../nbs/00_streets.ipynb #5141a14f
 def ground_colours(s, x, z, codes):
     "RGB float32 of the ground: the colour of its class, mottled, with paint, kerbs and joints"
     n,m = sample(s.tile, x*40,z*40), sample(s.tile, x*6+50,z*3)
@@ -304,7 +305,7 @@ def draw_things(c, s, t):
         if m.z-c.cam.z<150 and m.key-c.cam.z>near: here.append(m)
     for m in sorted(here, key=lambda m: (-m.key,-abs(m.x))): m.draw(c, m)
 
-# %% ../nbs/00_streets.ipynb #1b598952
+# %% ../nbs/00_streets.ipynb #197355b9
 def draw_shadows(c, s, t):
     "A soft dark patch under what stands on the ground: it changes the picture, not the label"
     alpha = 70 if s.light.sun else 45
@@ -319,6 +320,7 @@ def draw_shadows(c, s, t):
             ring = [(cos(a*pi/8)*square,sin(a*pi/8)*square) for a in range(16)]
             c.poly([(x+w*g*max(-1,min(1,p)),0.,zc+zr*max(-1,min(1,q))) for p,q in ring], (16,18,24), alpha=alpha)
 
+# %% ../nbs/00_streets.ipynb #9161c7a8
 def render(s, t=0, size=(192,256)):
     "A `Canvas` with the scene `s` painted as it is in frame `t`"
     cam = Camera(size, s.focal, s.horizon+.004*sin(t*1.9), s.height, s.x+.08*sin(t*.7), s.speed*t, s.bend, s.yaw)
@@ -330,7 +332,7 @@ def render(s, t=0, size=(192,256)):
     draw_things(c, s, t)
     return c
 
-# %% ../nbs/00_streets.ipynb #618889f0
+# %% ../nbs/00_streets.ipynb #d4f1b5f8
 def wall(c, b, z0, z1, y0, y1, colour, out=0., lit=1.):
     "A rectangle on the facade of `b`: from `z0` to `z1` along the street, from `y0` to `y1` up, `out` metres in front"
     x = b.x-b.side*out
@@ -346,6 +348,7 @@ def draw_window(c, b, z0, z1, y, y1):
     wall(c, b, m-.05, m+.05, y, y1, b.trim, out=.04)
     wall(c, b, z0, z1, k, k+.09, b.trim, out=.04)
 
+# %% ../nbs/00_streets.ipynb #cca254aa
 def draw_shop(c, b, z0, z1):
     "Glass down to the ground and a coloured board above"
     y = b.storey-.75
@@ -353,7 +356,7 @@ def draw_shop(c, b, z0, z1):
     wall(c, b, z0+.12, z1-.12, .45, 1.1, [v*.6 for v in b.inside], out=.03)
     wall(c, b, z0, z1, y, b.storey-.1, b.paint, out=.12)
 
-# %% ../nbs/00_streets.ipynb #d58659d2
+# %% ../nbs/00_streets.ipynb #5dfc8558
 def draw_bay(c, b, i, z0, z1):
     "One bay of a facade: wall, courses of bricks when near, then door, shop or windows"
     wall(c, b, z0, z1, 0, b.h, b.colour)
@@ -366,6 +369,7 @@ def draw_bay(c, b, i, z0, z1):
         elif k==0 and i==b.door: wall(c, b, z0+.35*w, z0+.35*w+1., .1, 2.2, b.paint, out=.02)
         else: draw_window(c, b, z0+w*(.5-b.win/2), z0+w*(.5+b.win/2), y+.95, y+b.storey*.86)
 
+# %% ../nbs/00_streets.ipynb #be512387
 def draw_end(c, b):
     "The wall at the near end, which we see where the neighbour is lower or stands further back"
     x,o = b.x, b.x+b.side*b.depth
@@ -380,7 +384,7 @@ def draw_end(c, b):
                 y0,y1 = k*b.storey+1.1-grow, k*b.storey+b.storey*.82+grow
                 c.poly([(x0,y0,b.z),(x0,y1,b.z),(x1,y1,b.z),(x1,y0,b.z)], col, Street.Building, .9)
 
-# %% ../nbs/00_streets.ipynb #883dd359
+# %% ../nbs/00_streets.ipynb #5bc96442
 def draw_roof(c, b):
     "A pitched roof whose ridge runs along the street, with chimneys"
     xr,xe = b.x+b.side*b.depth/2, b.x-b.side*.25
@@ -392,6 +396,7 @@ def draw_roof(c, b):
         c.poly([(xr-.4,y0,z),(xr-.4,y1,z),(xr+.4,y1,z),(xr+.4,y0,z)], b.colour, Street.Building, .8)
         c.poly([(xs,y0,z),(xs,y1,z),(xs,y1,z+.9),(xs,y0,z+.9)], b.colour, Street.Building, b.lit*.95)
 
+# %% ../nbs/00_streets.ipynb #d030f995
 def draw_building(c, b):
     "Roof, near end and facade, bay by bay from the far end"
     if b.roof: draw_roof(c, b)
@@ -402,7 +407,7 @@ def draw_building(c, b):
         draw_bay(c, b, i, zs[i], zs[i+1])
     wall(c, b, b.z, b.z1, b.h-.25, b.h, [v*.8 for v in b.trim], out=.1)
 
-# %% ../nbs/00_streets.ipynb #0ba93fa0
+# %% ../nbs/00_streets.ipynb #e7335d55
 bricks = [(150,92,74),(168,120,92),(186,160,126),(206,196,178),(222,214,200),(140,110,98),(176,138,118),(198,184,158),(160,146,136)]
 tiles = [(98,72,64),(84,84,92),(122,84,66),(72,70,72)]
 paints = [(44,60,84),(110,40,40),(46,74,58),(60,54,66),(150,120,60),(36,38,42),(120,60,44),(70,96,110)]
@@ -411,6 +416,7 @@ floor_range = dict(terrace=(2,5), house=(2,4), shop=(3,6), block=(4,9))
 
 def pick(rng, xs): return xs[rng.integers(len(xs))]
 
+# %% ../nbs/00_streets.ipynb #13b0f8e4
 def make_building(rng, side, x, z, length, kind, lit):
     "A random building: kind is terrace, house, shop or block; `lit` is the light on its facade"
     floors,storey = int(rng.integers(*floor_range[kind])), 3.1 if kind=='block' else 2.9
@@ -425,7 +431,7 @@ def make_building(rng, side, x, z, length, kind, lit):
         inside=tuple(np.array([112,100,84])*rng.uniform(.6,1.3)), courses=rng.random()<.6, end_windows=rng.random()<.55,
         lit=lit, end_lit=rng.uniform(.78,.95))
 
-# %% ../nbs/00_streets.ipynb #ac3cfadc
+# %% ../nbs/00_streets.ipynb #bb624092
 class Board:
     "An upright board that faces the camera at (x,z); what is drawn on it is given in metres from its foot"
     def __init__(self, c, t, code):
@@ -441,6 +447,7 @@ class Board:
 def poly(self:Board, pts, colour, code=None):
     self.c.flat([self.at(*p) for p in pts], self.tone(colour), self.code if code is None else code)
 
+# %% ../nbs/00_streets.ipynb #4cd4565d
 @patch
 def box(self:Board, x0, x1, y0, y1, colour, code=None): self.poly([(x0,y0),(x0,y1),(x1,y1),(x1,y0)], colour, code)
 
@@ -449,6 +456,7 @@ def disc(self:Board, x, y, r, colour, code=None, wide=1., high=1.):
     u,v = self.at(x,y)
     self.c.ellipse(u, v, r*self.s*wide, r*self.s*high, self.tone(colour), self.code if code is None else code)
 
+# %% ../nbs/00_streets.ipynb #3f278207
 @patch
 def limb(self:Board, p, q, r0, r1, colour):
     "A rounded bar from `p` to `q`, with radius `r0` at one end and `r1` at the other"
@@ -458,7 +466,7 @@ def limb(self:Board, p, q, r0, r1, colour):
     self.disc(*p, r0, colour)
     self.disc(*q, r1, colour)
 
-# %% ../nbs/00_streets.ipynb #d4d85551
+# %% ../nbs/00_streets.ipynb #3af09589
 leaves = [(74,104,48)]*5+[(92,118,52)]*5+[(58,90,50)]*4+[(120,112,50),(150,104,48)]
 
 def draw_tree(c, t):
@@ -472,6 +480,7 @@ def draw_tree(c, t):
         if b.away<16:
             for d in (-.3,.35): b.disc(x+d*r, t.h+y+(.35-.4*abs(d))*r, r*.45, (R*k*1.12,G*k*1.12,B*k*1.1))
 
+# %% ../nbs/00_streets.ipynb #efa44590
 def make_tree(rng, x, z, r=2., h=3., sun=0, **kw):
     "A tree with a crown of radius `r` metres whose middle is `h` metres up"
     n = int(70+20*r)
@@ -483,7 +492,7 @@ def make_tree(rng, x, z, r=2., h=3., sun=0, **kw):
     return thing(draw_tree, x, z, h=h, r=r, leaf=tuple(np.array(pick(rng,leaves))*rng.uniform(.85,1.15)),
         blobs=[(bx[i],by[i],size[i],max(.45,shade[i])) for i in order], shadow=(r*.8,r*.8), **kw)
 
-# %% ../nbs/00_streets.ipynb #16c1811a
+# %% ../nbs/00_streets.ipynb #7fce4d0c
 def draw_hedge(c, t):
     "A clipped hedge along the street"
     x,o = t.x, t.x+.8*np.sign(t.x)
@@ -494,6 +503,7 @@ def draw_hedge(c, t):
         c.poly([(x,t.h,z0),(x,t.h,z1),(o,t.h,z1),(o,t.h,z0)], t.leaf, Street.Tree, 1.15*k)
         c.poly([(x,0,z0),(x,t.h+.1*k,z0),(x,t.h+.08*k,z1),(x,0,z1)], t.leaf, Street.Tree, k*t.lit)
 
+# %% ../nbs/00_streets.ipynb #f9e001af
 def draw_fence(c, t):
     "Boards between posts, or iron bars that let the picture behind them through"
     zs = np.linspace(t.z, t.z1, max(2,round((t.z1-t.z)/2)+1)).tolist()
@@ -507,7 +517,7 @@ def draw_fence(c, t):
         for y in (.15,t.h-.16): bar(z0, z1, y, y+.09, 1.08)
         bar(z0, z0+.12, 0, t.h+.1, .85)
 
-# %% ../nbs/00_streets.ipynb #eb52f55a
+# %% ../nbs/00_streets.ipynb #0b3659ef
 fences = [(150,112,78),(214,212,204),(120,96,74),(104,116,96)]
 
 def add_garden(s, rng, x, z, n, lit):
@@ -520,6 +530,7 @@ def add_garden(s, rng, x, z, n, lit):
         leaf = tuple(np.array([70,98,48])*rng.uniform(.8,1.2))
         s.things.append(thing(draw_hedge, x, z+.1, leaf=leaf, h=rng.uniform(.8,1.7), shades=rng.uniform(.75,1.1,9).tolist(), **where))
 
+# %% ../nbs/00_streets.ipynb #f7cc52b3
 def add_plot(s, rng, side, z, n, kind, lit):
     "One plot, `n` metres along the street: a building, perhaps behind a garden, or trees only"
     x,house = s.road+s.pave,kind=='house'
@@ -551,7 +562,7 @@ def add_plots(s, rng, side):
         add_plot(s, rng, side, z, n, kind, lit)
         z += n
 
-# %% ../nbs/00_streets.ipynb #18b60a58
+# %% ../nbs/00_streets.ipynb #829aa73d
 def draw_lamp(c, t):
     "A street lamp: a tapered pole, an arm over the road, a head"
     b,s = Board(c, t, Street.Pole), -1 if t.x>0 else 1
@@ -567,6 +578,7 @@ def draw_disc(b, t):
     b.disc(0, t.h, t.r*.74, (238,238,234))
     b.box(-t.r*.3, t.r*.3, t.h-t.r*.1, t.h+t.r*.25, (40,40,44))
 
+# %% ../nbs/00_streets.ipynb #12d65598
 def draw_triangle(b, t):
     "A warning"
     for k,col in ((1.1,(196,34,40)),(.7,(238,238,234))): b.poly([(-t.r*k,t.h-t.r*.6*k),(0,t.h+t.r*1.1*k),(t.r*k,t.h-t.r*.6*k)], col)
@@ -577,7 +589,7 @@ def draw_lights(b, t):
     b.box(-.22, .22, t.h-.5, t.h+.6, (34,36,38))
     for i,col in enumerate([(235,50,40),(240,170,40),(60,220,110)]): b.disc(0, t.h+.38-.34*i, .13, [v*(1 if i==t.on else .28) for v in col])
 
-# %% ../nbs/00_streets.ipynb #3fa02486
+# %% ../nbs/00_streets.ipynb #0c31a3ec
 def draw_board(b, t):
     "A direction board with lines of white lettering"
     w,h,y = t.r*t.wide*1.7, t.r*1.7, t.h+.3
@@ -585,6 +597,7 @@ def draw_board(b, t):
     b.box(-w*.94, w*.94, y-h*.88, y+h*.88, t.colour)
     for i,end in enumerate(t.text): b.box(-w*.75, w*end, y+h*(.34-.5*i), y+h*(.5-.5*i), (240,240,240))
 
+# %% ../nbs/00_streets.ipynb #0a029aeb
 sign_faces = dict(disc=draw_disc, triangle=draw_triangle, board=draw_board, lights=draw_lights)
 board_colours = [(24,88,60),(28,70,150),(196,148,48),(150,40,50)]
 
@@ -616,7 +629,7 @@ def add_bins(s, rng):
         col = pick(rng, [(52,60,56),(40,72,52),(176,34,36),(44,56,84)])
         s.things.append(thing(draw_bin, x, z, colour=col, h=rng.uniform(1.,1.5), shadow=(.4,.4)))
 
-# %% ../nbs/00_streets.ipynb #941660ee
+# %% ../nbs/00_streets.ipynb #f932d2eb
 def off_junction(s, z, before=.5, after=.5):
     "Whether no side road joins at `z`"
     return not any(j-before<z<j+s.side_road+after for j in s.junctions)
@@ -627,6 +640,7 @@ def add_lamps(s, rng):
     for i,z in enumerate(np.arange(rng.uniform(4,12),150,gap)):
         if off_junction(s, z): s.things.append(thing(draw_lamp, (1 if i%2 else -1)*(s.road+.45), z, **kind))
 
+# %% ../nbs/00_streets.ipynb #9b92d589
 def add_furniture(s, rng):
     "Lamps, signs, traffic lights, bins, and the trees of an avenue"
     add_lamps(s, rng)
@@ -639,9 +653,10 @@ def add_furniture(s, rng):
     if not s.avenue: return
     for side in (-1,1):
         for z in np.arange(rng.uniform(3,10),140,s.avenue):
-            if off_junction(s, z): s.things.append(make_tree(rng, side*(s.road+.9), z+rng.uniform(-1,1), rng.uniform(1.3,2.1), rng.uniform(3.4,4.6), s.light.sun))
+            t = make_tree(rng, side*(s.road+.9), z+rng.uniform(-1,1), rng.uniform(1.3,2.1), rng.uniform(3.4,4.6), s.light.sun)
+            if off_junction(s, z): s.things.append(t)
 
-# %% ../nbs/00_streets.ipynb #544902aa
+# %% ../nbs/00_streets.ipynb #4fd0a01b
 car_shapes = dict( # outline seen from the side: (z,y) in metres from the rear bumper over the roof to the front; side windows
     hatch=([(0,.32),(.0,.62),(.06,.9),(.2,1.),(.62,1.42),(1.,1.47),(2.,1.45),(2.95,1.),(3.8,.84),(4.,.66),(4.02,.32)],
            [(.55,1.03),(.8,1.37),(1.95,1.37),(2.62,1.03)], (3,6)),
@@ -656,6 +671,7 @@ def along(t, z):
     "World z of the place `z` metres from the rear bumper of car `t`"
     return t.z+t.length-z if t.oncoming else t.z+z
 
+# %% ../nbs/00_streets.ipynb #df10aef0
 def car_strips(t):
     "Strips of the outline, far ones first: two points (z,y) of the world, and whether it is glass"
     body,_,glass = car_shapes[t.kind]
@@ -663,7 +679,7 @@ def car_strips(t):
     strips = [(p,q,i in glass) for i,(p,q) in enumerate(zip(pts,pts[1:]))]
     return sorted(strips, key=lambda o: -(o[0][0]+o[1][0]))
 
-# %% ../nbs/00_streets.ipynb #07795a4f
+# %% ../nbs/00_streets.ipynb #44834d88
 def draw_strip(c, t, p, q, glass):
     "One strip of the body, if it faces the camera"
     (z0,y0),(z1,y1) = p,q
@@ -678,6 +694,7 @@ def draw_strip(c, t, p, q, glass):
     c.poly(quad(-.86,.86,.1), (52,62,72), Street.Car)
     c.poly(quad(-.56,.1,.12), (96,110,122), Street.Car)
 
+# %% ../nbs/00_streets.ipynb #b80408a1
 def draw_car_end(c, t):
     "Tyres, bumper, lamps and number plate of the end that faces the camera"
     def box(x0, x1, y0, y1, col):
@@ -691,7 +708,7 @@ def draw_car_end(c, t):
         else: box(s*.86, s*.64, .66, .92, (188,26,30))
     box(-.26, .26, .44, .56, (232,230,222) if t.oncoming else (226,196,60))
 
-# %% ../nbs/00_streets.ipynb #cd29cdf4
+# %% ../nbs/00_streets.ipynb #b4e56786
 def draw_car_side(c, t, s):
     "The side towards the camera (-1 left, 1 right): body, windows, sill, wheels"
     body,side,_ = car_shapes[t.kind]
@@ -705,6 +722,7 @@ def draw_car_side(c, t, s):
         for r,col in ((.34,(22,22,24)),(.2,(150,152,156))):
             shape([(zw+r*cos(k*pi/8),.34+r*sin(k*pi/8)) for k in range(16)], col, out=.02)
 
+# %% ../nbs/00_streets.ipynb #08bf9563
 def draw_car(c, t):
     "A car, whose near end is at `t.z`"
     if t.z+t.length-c.cam.z<near+.3: return
@@ -714,7 +732,7 @@ def draw_car(c, t):
     for s in (-1,1):
         if -s*d>.88: draw_car_side(c, t, s)
 
-# %% ../nbs/00_streets.ipynb #cdddc43b
+# %% ../nbs/00_streets.ipynb #6d8c8269
 car_colours = [(188,190,194),(222,224,226),(40,42,48),(92,96,104),(150,28,34),(34,62,120),(58,96,88),(122,128,134),(196,168,96),(70,74,84)]
 
 def make_car(rng, x, z, oncoming=False, vz=0., lit=(1,1)):
@@ -723,6 +741,7 @@ def make_car(rng, x, z, oncoming=False, vz=0., lit=(1,1)):
     return thing(draw_car, x, z, kind=kind, length=car_shapes[kind][0][-1][0], oncoming=oncoming, vz=vz, lit=lit,
         colour=tuple(np.array(pick(rng,car_colours))*rng.uniform(.9,1.1)), shadow=(1.05,4.6))
 
+# %% ../nbs/00_streets.ipynb #655d8f87
 def add_cars(s, rng):
     "Cars parked, ahead and oncoming"
     lit = {0:(.95,.95), -1:(1.1,.7), 1:(.7,1.1)}[s.light.sun]
@@ -732,13 +751,13 @@ def add_cars(s, rng):
             free = off_junction(s, z, 6, 2) and not any(abs(z+2-q)<5 for q in s.zebras)
             if rng.random()<s.parked and free: s.things.append(make_car(rng, side*(s.road-1.05), z, side>0, 0., lit))
             z += rng.uniform(5.4,7.5)
-    if rng.random()<.65: s.things.append(make_car(rng, s.x+rng.normal(0,.1), rng.uniform(7,20), False, s.speed+rng.uniform(-.15,.4), lit))
+    if rng.random()<.65: s.things.append(make_car(rng, s.x+.35+rng.normal(0,.05), rng.uniform(7,20), False, s.speed+rng.uniform(-.15,.4), lit))
     z = rng.uniform(12,40)
     while z<140:
         if rng.random()<s.traffic: s.things.append(make_car(rng, -s.x+rng.normal(0,.12), z, True, -rng.uniform(.5,1.), lit))
         z += rng.uniform(14,40)
 
-# %% ../nbs/00_streets.ipynb #7c6365e8
+# %% ../nbs/00_streets.ipynb #9f5577d2
 def draw_legs(b, t, side):
     "Two legs with knees, in the phase of the step"
     a,k = t.swing*sin(t.phase),t.h/1.72
@@ -750,6 +769,7 @@ def draw_legs(b, t, side):
         b.limb(knee, P(fx,.07+.05*max(0,s*a)), .07*k, .055*k, t.legs)
         b.limb(P(fx-.02,.05), P(fx+.1*side+.02,.045), .05*k, .045*k, (40,34,32))
 
+# %% ../nbs/00_streets.ipynb #440eaabd
 def draw_head(b, t, k, side):
     "Neck, hair and face; who walks away from us shows hair only"
     b.limb((0,1.46*k), (.01*k,1.55*k), .055*k, .055*k, t.skin)
@@ -757,6 +777,7 @@ def draw_head(b, t, k, side):
     if side>.5: b.disc(.035*t.face, 1.61*k, .095*k, t.skin, wide=.85)
     elif t.vz<0: b.disc(0, 1.6*k, .1*k, t.skin, wide=.85)
 
+# %% ../nbs/00_streets.ipynb #b8632e0d
 def draw_walker(c, t):
     "A person on foot: legs, arms, coat, head"
     b,k,side = Board(c, t, Street.Pedestrian),t.h/1.72,t.sideways
@@ -772,8 +793,9 @@ def draw_walker(c, t):
     if t.bag: b.disc(*P(-.2*side,1.2), .15*k, t.bag)
     draw_head(b, t, k, side)
 
-# %% ../nbs/00_streets.ipynb #de356448
-coats = [(44,48,58),(70,74,84),(126,40,44),(40,66,110),(58,86,62),(168,150,120),(206,200,190),(92,64,48),(176,70,58),(222,178,70),(110,122,140),(36,36,38),(150,92,118)]
+# %% ../nbs/00_streets.ipynb #979343b4
+coats = [(44,48,58),(70,74,84),(126,40,44),(40,66,110),(58,86,62),(168,150,120),(206,200,190),
+         (92,64,48),(176,70,58),(222,178,70),(110,122,140),(36,36,38),(150,92,118)]
 trousers = [(40,46,66),(34,34,38),(84,80,74),(56,68,96),(112,98,78)]
 
 def varied(rng, colours, low=.8, high=1.15): return tuple(np.array(pick(rng,colours))*rng.uniform(low,high))
@@ -812,7 +834,7 @@ def draw_cyclist_side(b, t):
     b.disc(*P(.24,1.62), .115, t.skin, wide=.92)
     b.disc(*P(.22,1.69), .14, t.helmet, high=.7)
 
-# %% ../nbs/00_streets.ipynb #c09ebbbe
+# %% ../nbs/00_streets.ipynb #399a1ea6
 def draw_cyclist_end(b, t):
     "Seen along the street: the wheel is a thin upright bar, knees and elbows stand out"
     b.limb((0,.05), (0,.66), .05, .05, (26,26,28))
@@ -831,12 +853,13 @@ def draw_cyclist_end(b, t):
     b.disc(0, 1.67, .125, t.helmet)
     if t.vz>0: b.disc(0, .78, .05, (230,40,40))
 
+# %% ../nbs/00_streets.ipynb #96aaa499
 def draw_cyclist(c, t):
     "A person on a bicycle, from the side or along the street"
     b = Board(c, t, Street.Bicyclist)
     if b.ok: (draw_cyclist_side if t.vx else draw_cyclist_end)(b, t)
 
-# %% ../nbs/00_streets.ipynb #190d5f79
+# %% ../nbs/00_streets.ipynb #b846483a
 jackets = [(206,214,70),(232,120,40),(60,110,190),(190,40,60),(40,44,52),(230,230,226)]
 helmets = [(240,240,238),(40,40,44),(200,40,40),(50,90,180)]
 
@@ -847,6 +870,7 @@ def make_cyclist(rng, x, z, vx=0., vz=0.):
         band=(226,226,214) if rng.random()<.6 else coat, legs=varied(rng,trousers), frame=varied(rng,paints,1.,1.6),
         helmet=pick(rng,helmets), shadow=(.35,.9), **random_body(rng))
 
+# %% ../nbs/00_streets.ipynb #e81bbad4
 def add_people(s, rng):
     "Walkers on the pavement, some crossing; cyclists along the kerb or crossing"
     for _ in range(rng.poisson(s.people)):
@@ -858,9 +882,9 @@ def add_people(s, rng):
             s.things.append(make_walker(rng, -v*rng.uniform(-1,s.road+1), q+rng.uniform(-1.,1.), vx=v*rng.uniform(.1,.18)))
     for _ in range(rng.choice(3, p=[.34,.6,.06])):
         u = rng.random()
-        if u<.45: o = make_cyclist(rng, -s.lane+.5+rng.uniform(-.2,.2), rng.uniform(10,24), vz=s.speed*rng.uniform(.65,1.1))
+        if u<.45: o = make_cyclist(rng, -s.lane+.25+rng.uniform(-.1,.1), rng.uniform(11.5,26), vz=s.speed*rng.uniform(.65,1.1))
         elif u<.65: o = make_cyclist(rng, s.lane-.4, rng.uniform(20,40), vz=-rng.uniform(.3,.6))
-        else: o = make_cyclist(rng, rng.uniform(-4,4), rng.uniform(18,27), vx=float(rng.choice([-1,1])*rng.uniform(.25,.45)))
+        else: o = make_cyclist(rng, rng.uniform(-4,4), rng.uniform(19,28), vx=float(rng.choice([-1,1])*rng.uniform(.25,.45)))
         s.things.append(o)
 
 # %% ../nbs/00_streets.ipynb #0b234ad5
@@ -917,7 +941,7 @@ def draw_clip(path, clip, n_frames, size, seed):
 def draw_clips(path, clips, *args):
     for k in clips: draw_clip(path, k, *args)
 
-# %% ../nbs/00_streets.ipynb #c31c671e
+# %% ../nbs/00_streets.ipynb #21c237fe
 def start_workers(n, target, args):
     "Fork up to `n`-1 children; child k gets `args(k)`. Returns those that started, by number"
     kids = {}
@@ -930,6 +954,7 @@ def start_workers(n, target, args):
             kids[k] = p
     return kids
 
+# %% ../nbs/00_streets.ipynb #501d4364
 def draw_all(path, n_clips, *args, workers=None):
     "Draw all clips, a share in each of some processes"
     n = min(n_clips, workers or min(os.cpu_count() or 1, 8)) if 'fork' in get_all_start_methods() else 1
@@ -937,15 +962,17 @@ def draw_all(path, n_clips, *args, workers=None):
     kids = start_workers(n, draw_clips, lambda k: (path,share(k),*args))
     try:
         mine = [i for k in range(n) if k not in kids for i in share(k)]
-        draw_clips(path, progress_bar(mine, leave=False), *args)
+        draw_clips(path, progress_bar(mine, leave=False) if len(mine)>4 else mine, *args)
         for k,p in kids.items():
             p.join()
             if p.exitcode: draw_clips(path, share(k), *args)
     finally:
-        for p in kids.values(): p.terminate()
+        for p in kids.values():
+            p.terminate()
+            p.join()
 
-# %% ../nbs/00_streets.ipynb #6b66e60a
-streets_version = 1 # goes up when the pictures change
+# %% ../nbs/00_streets.ipynb #a4938364
+streets_version = 2 # goes up when the pictures change
 
 def streets_home(): return Path(os.environ.get('SEGNB_HOME', '~/.cache/segnb')).expanduser()
 
@@ -957,6 +984,7 @@ def check_options(n_clips, n_frames, size, n_valid):
     if not 0<=n_valid<=n_clips: raise ValueError(f'n_valid={n_valid}: must be between 0 and n_clips={n_clips}')
     return h,w
 
+# %% ../nbs/00_streets.ipynb #00d8ff11
 def is_finished(path, opts):
     "Whether `path` holds the finished set; an error if it holds something else"
     if not path.exists() or (path.is_dir() and not any(path.iterdir())): return False
@@ -967,7 +995,7 @@ def is_finished(path, opts):
         raise FileExistsError(f'{path} holds streets drawn with {old}, not {opts}. Nothing was written: give another folder, or remove it')
     return True
 
-# %% ../nbs/00_streets.ipynb #18da9396
+# %% ../nbs/00_streets.ipynb #1745137d
 def write_set(path, opts, workers=None):
     "Pictures, masks and lists, into the empty folder `path`"
     os.chmod(path, 0o755)
@@ -979,6 +1007,7 @@ def write_set(path, opts, workers=None):
     (path/'streets.json').write_text(json.dumps(opts))
     (path/'codes.txt').write_text('\n'.join(street_codes)+'\n')
 
+# %% ../nbs/00_streets.ipynb #7a454ead
 def move_into_place(tmp, path, opts):
     "Rename the finished folder; if another process was faster, its set is the same"
     try:
