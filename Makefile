@@ -1,0 +1,32 @@
+# Two commands: `make demo` shows what this is, `make test` checks everything. Both make .venv when it is not there.
+PYTHON ?= python3
+BIN := .venv/bin
+SPEC := settings.ini setup.py pyproject.toml
+
+.PHONY: demo test docs readme clean
+
+demo: .venv/installed
+	$(BIN)/segnb demo
+
+test: .venv/installed-dev
+	$(BIN)/python tools/check.py
+
+docs: .venv/installed-dev
+	$(BIN)/python tools/docs.py
+
+readme: .venv/installed-dev
+	$(BIN)/python tools/readme.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python $(SPEC)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python $(SPEC)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv _docs _proc demo build *.egg-info

@@ -1,0 +1,11 @@
+"""Everything a notebook wants: `from segnb.all import *`"""
+from segnb.streets import *
+from segnb.dataset import *
+from segnb.augment import *
+from segnb.dataloader import *
+from segnb.unet import *
+from segnb.loss import *
+from segnb.metrics import *
+from segnb.learner import *
+from segnb.lr_finder import *
+from segnb.one_cycle import *

@@ -1,0 +1,64 @@
+"""The command, in processes of its own."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import segnb
+
+
+def test_help_answers_without_loading_torch():
+    out = segnb(code="import sys; from segnb.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)")
+    assert out.stdout.strip().endswith("False") and "predict" in out.stdout
+
+
+def test_predict_gives_maps_of_the_pictures_own_size(model_file, small_set, tmp_path):
+    src = tmp_path / "in"; src.mkdir()
+    rgb = Image.open(next((small_set / "images").glob("*.png")))
+    sizes = {"plain": rgb, "odd": rgb.resize((321, 227)), "grey": rgb.convert("L"), "alpha": rgb.convert("RGBA"), "tiny": rgb.resize((9, 7))}
+    for name, im in sizes.items(): im.save(src / f"{name}.png")
+    (src / "broken.png").write_bytes(b"not a picture")
+    run = segnb("predict", model_file, src, "--out", tmp_path / "out")
+    assert run.returncode == 1 and "broken.png" in run.stderr and "5 class maps" in run.stdout
+    for name, im in sizes.items():
+        mask = Image.open(tmp_path / "out" / f"{name}_mask.png")
+        assert mask.size == im.size and mask.mode == "P" and np.asarray(mask).max() < 11
+        assert Image.open(tmp_path / "out" / f"{name}_overlay.jpg").size == im.size
+    again = segnb("predict", model_file, src, "--out", tmp_path / "out")
+    assert again.returncode == 2 and "already there" in again.stderr
+
+
+def test_grey_rgba_and_plain_agree(model_file, small_set):
+    from segnb.all import load_model
+    model, rgb = load_model(model_file, device="cpu"), Image.open(next((small_set / "images").glob("*.png")))
+    plain = model.predict(rgb)
+    assert (model.predict(rgb.convert("RGBA")) == plain).all() and plain.shape == (96, 128)
+    assert (model.predict(np.asarray(rgb)) == plain).all()
+
+
+def test_train_writes_a_model_that_scores_as_printed(small_set, tmp_path):
+    run = segnb("train", small_set, "--out", tmp_path / "m.safetensors", "--epochs", 1, "--crop", 64, 64, "--bs", 4)
+    assert run.returncode == 0, run.stderr
+    last = run.stdout.strip().splitlines()[-1]
+    from segnb.all import ConfusionMatrix, find_pairs, load_model
+    model, cm = load_model(tmp_path / "m.safetensors", device="cpu"), ConfusionMatrix(11)
+    ds, split = find_pairs(small_set)
+    for i in split(ds.images)[1]: cm.add(model.predict(ds.images[i]), ds[i][1])
+    assert last.startswith("pixel accuracy 0.") and " seconds " in last
+    assert abs(float(last.split()[2]) - cm.pixel_acc) < .002 and abs(float(last.split()[5]) - cm.mean_iou) < .002
+    again = segnb("train", small_set, "--out", tmp_path / "m.safetensors")
+    assert again.returncode == 2 and "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize("args, why", [(("train", "nosuch"), "no such folder"), (("predict", "no.safetensors", "x.png"), "no such model file"),
+                                       (("train", "tests"), "found neither"), (("bench", "data", "nosuch"), "no such folder")])
+def test_errors_are_one_line(args, why):
+    run = segnb(*args)
+    assert run.returncode == 2 and why in run.stderr and "Traceback" not in run.stderr
+
+
+def test_same_seed_same_weights(small_set, tmp_path):
+    import torch
+    from segnb.all import load_model
+    for n in "ab": assert segnb("train", small_set, "--out", tmp_path / f"{n}.safetensors", "--epochs", 1, "--crop", 64, 64, "--bs", 4, "--seed", 5).returncode == 0
+    a, b = (load_model(tmp_path / f"{n}.safetensors", device="cpu").model.state_dict() for n in "ab")
+    assert all(torch.equal(a[k], b[k]) for k in a)

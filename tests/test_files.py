@@ -1,0 +1,137 @@
+"""Damaged, foreign and unusual files: a clear error or the right answer, never a wrong one."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from segnb.all import Frames, SegDataLoaders, SegDataset, find_pairs, load_model, read_image, seg_learner
+from segnb.dataset import VOID
+
+
+def test_a_model_file_altered_anywhere_is_refused_or_still_a_model(model_file, tmp_path):
+    good, rng = model_file.read_bytes(), np.random.default_rng(0)
+    header = int.from_bytes(good[:8], "little")
+    for k in range(60):
+        bad = bytearray(good)
+        at = int(rng.integers(0, 8 + header))       # within length and header: that is where structure is
+        bad[at] ^= int(rng.integers(1, 256))
+        (tmp_path / "bad.safetensors").write_bytes(bad)
+        try: model = load_model(tmp_path / "bad.safetensors", device="cpu")
+        except ValueError as e: assert "bad.safetensors" in str(e)
+        else: assert model.probs(torch.rand(1, 3, 32, 32)).shape[0] == 1      # the changed byte was in a name or a version
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 5000, .5, .999])
+def test_a_truncated_model_file(model_file, tmp_path, keep):
+    data = model_file.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[:int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match="cut.safetensors"): load_model(tmp_path / "cut.safetensors")
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    import os, pickle
+    class Bomb:
+        def __reduce__(self): return os.mkdir, (str(tmp_path / "ran"),)
+    for name in ("evil.pth", "evil.safetensors"):
+        (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
+        with pytest.raises(ValueError): load_model(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_header_says_what_the_model_is(model_file):
+    with safe_open(model_file, "pt") as f: head = json.loads(f.metadata()["segnb"])
+    assert head["kind"] == "EncoderUNet" and head["codes"][-1] == "Void" and head["size"] == [96, 128] and "torch" in head["versions"]
+
+
+def test_saving_does_not_harm_the_old_file_when_it_fails(model_file, tmp_path, monkeypatch):
+    import segnb.learner as L
+    model, file = load_model(model_file), tmp_path / "keep.safetensors"
+    model.save(file)
+    before = file.read_bytes()
+    def full(*a, **k): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(L, "save_file", full)
+    with pytest.raises(OSError): model.save(file)
+    assert file.read_bytes() == before and [o.name for o in tmp_path.iterdir()] == ["keep.safetensors"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
+def test_pictures_in_every_mode(small_set, tmp_path, mode):
+    rgb = Image.open(next((small_set / "images").glob("*.png")))
+    if mode == "I;16": im = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
+    else: im = rgb.convert(mode)
+    fn = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "F") else "x.png")
+    im.save(fn)
+    got = np.asarray(read_image(fn)).astype(int)
+    assert got.shape == (96, 128, 3)
+    if mode not in ("1", "P", "F"): assert abs(got - np.asarray(rgb.convert("L" if mode in ("L", "LA", "I;16") else "RGB").convert("RGB")).astype(int)).mean() < 3
+
+
+def copy_set(src, dst): return shutil.copytree(src, dst)
+
+
+def test_training_pictures_that_cannot_be_read_are_named(small_set, tmp_path):
+    path = copy_set(small_set, tmp_path / "d")
+    victim = sorted((path / "images").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(ValueError, match=victim.name): SegDataLoaders.from_path(path, device="cpu")
+
+
+def test_sizes_that_differ_are_named(small_set, tmp_path):
+    path = copy_set(small_set, tmp_path / "d")
+    victim = sorted((path / "labels").iterdir())[2]
+    Image.open(victim).resize((64, 48), Image.NEAREST).save(victim)
+    with pytest.raises(ValueError, match=f"{victim.name} is 64x48"): SegDataLoaders.from_path(path, device="cpu")
+
+
+def test_values_outside_the_codes_are_named(small_set, tmp_path):
+    path = copy_set(small_set, tmp_path / "d")
+    victim = sorted((path / "labels").iterdir())[5]
+    m = np.array(Image.open(victim)); m[0, 0] = 77
+    Image.fromarray(m).save(victim)
+    with pytest.raises(ValueError, match=rf"{victim.name}: values \[77\] \(1 pixels\)"): SegDataLoaders.from_path(path, device="cpu")
+
+
+def test_palette_masks_train_as_index_masks(small_set, tmp_path):
+    path = copy_set(small_set, tmp_path / "d")
+    for f in (path / "labels").iterdir():
+        im = Image.open(f); im.putpalette(list(np.random.default_rng(1).integers(0, 256, 768))); im.save(f)
+    (a, _), (b, _) = find_pairs(small_set), find_pairs(path)
+    assert all(torch.equal(a[i][1], b[i][1]) for i in range(len(a)))
+
+
+def test_frames_of_different_sizes_train_and_score(small_set, tmp_path):
+    path = copy_set(small_set, tmp_path / "d")
+    for k, f in enumerate(sorted((path / "images").iterdir())):
+        if k % 3 == 0:
+            for g in (f, path / "labels" / f"{f.stem}_P.png"): Image.open(g).resize((100, 70), Image.NEAREST).save(g)
+    dls = SegDataLoaders.from_path(path, crop=(64, 64), bs=4, device="cpu")
+    learn = seg_learner(dls)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
+    assert learn.scores().loc["all", "pixels"] == sum(int((y != VOID).sum()) for _, y in (dls.valid_ds[i] for i in range(len(dls.valid_ds))))
+
+
+def test_memory_mapped_frames_are_the_same(small_set):
+    ds, _ = find_pairs(small_set)
+    a, b = Frames(ds), Frames(ds, memory_gb=0)
+    assert b.on_disk and not a.on_disk
+    assert torch.equal(a.x_row, b.x_row) and torch.equal(a.y_row, b.y_row)
+
+
+def test_hard_names(small_set, tmp_path):
+    path = tmp_path / "späte Bilder [1]"
+    copy_set(small_set, path)
+    (path / "valid.txt").unlink()
+    for f in list((path / "images").iterdir())[:2]:
+        g = path / "labels" / f"{f.stem}_P.png"
+        f.rename(f.with_name(f"ü ö [x] {f.name}")); g.rename(g.with_name(f"ü ö [x] {f.stem}_P.png"))
+    ds, _ = find_pairs(path)
+    assert len(ds) == 24 and ds[23][0].shape == (3, 96, 128)
+
+
+def test_pictures_without_masks(small_set):
+    ds = SegDataset(sorted((small_set / "images").iterdir()), None, small_set / "codes.txt")
+    assert ds[0][1] is None and not Frames(ds).has_masks

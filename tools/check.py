@@ -1,0 +1,70 @@
+"""What `make test` runs: package against notebooks, notebooks, pytest, docs; ends with one line of counts."""
+import os, re, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+bin = Path(sys.executable).parent
+results = []
+
+
+def step(name, run):
+    print(f"\n== {name}", flush=True)
+    start = time.time()
+    try: passed, failed = run()
+    except Exception as e: passed, failed = 0, 1; print(f"{type(e).__name__}: {e}")
+    results.append((name, passed, failed))
+    print(f"== {name}: {passed} passed, {failed} failed in {time.time() - start:.0f} s", flush=True)
+
+
+def exports():
+    "Export the notebooks in a copy; package and README must be what stands here"
+    with tempfile.TemporaryDirectory() as tmp:
+        copy = Path(tmp) / "segnb-copy"
+        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_docs", "_proc", "demo", "__pycache__", "*.egg-info"))
+        subprocess.run([bin / "nbdev-export"], cwd=copy, check=True)
+        files = sorted({p.relative_to(r) for r in (root, copy) for p in (r / "segnb").glob("*.py")})
+        stale = [f for f in files if read(root / f) != read(copy / f)]
+        subprocess.run([bin / "nbdev-clean"], cwd=copy, check=True)
+        stale += [n.relative_to(root) for n in (root / "nbs").glob("*.ipynb") if read(n) != read(copy / n.relative_to(root))]
+    for f in stale: print(f"{f} is not what the notebooks give: run nbdev-export and nbdev-clean")
+    readme = subprocess.run([sys.executable, "tools/readme.py", "--check"], cwd=root).returncode
+    return len(files) + 1 - len(stale) - bool(readme), len(stale) + bool(readme)
+
+
+def read(path): return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def notebooks():
+    "Run every notebook; cells flagged `cuda` only where there is a GPU"
+    import torch
+    flags = ["--flags", "cuda"] if torch.cuda.is_available() else []
+    names = sorted(p.name for p in (root / "nbs").glob("*.ipynb"))
+    run = subprocess.run([bin / "nbdev-test", "--timing", "--n-workers", "2", *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                         env={**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))})
+    print(run.stdout)
+    failed = [n for n in names if re.search(rf"^\t{re.escape(n)}$", run.stdout, re.M)]
+    if run.returncode and not failed: failed = names
+    return len(names) - len(failed), len(failed)
+
+
+def pytest():
+    run = subprocess.run([sys.executable, "-m", "pytest"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(run.stdout)
+    count = lambda word: int((re.findall(rf"(\d+) {word}", run.stdout.splitlines()[-1]) or [0])[0])
+    failed = count("failed") + count("error")
+    return count("passed"), failed or int(run.returncode != 0)
+
+
+def docs():
+    sys.path.insert(0, str(root / "tools"))
+    import docs as site
+    return site.build(), 0
+
+
+if __name__ == "__main__":
+    start = time.time()
+    for name, run in dict(exports=exports, notebooks=notebooks, pytest=pytest, docs=docs).items(): step(name, run)
+    print("\n" + ", ".join(f"{n} {p}/{p + f}" for n, p, f in results) + f", {time.time() - start:.0f} s")
+    passed, failed = sum(r[1] for r in results), sum(r[2] for r in results)
+    print(f"total: {passed} passed, {failed} failed")
+    sys.exit(int(failed > 0))
