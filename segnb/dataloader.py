@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Frames', 'as_floats', 'SegDataLoader', 'plot_batch', 'legend_below', 'plot_results', 'default_crop', 'SegDataLoaders']
 
-# %% ../nbs/03_dataloader.ipynb #fbdd1409
+# %% ../nbs/03_dataloader.ipynb #e53af6ab
 import os, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +14,10 @@ import numpy as np, torch
 from PIL import Image
 from fastcore.basics import store_attr, patch, ifnone
 from fastcore.foundation import L
-from fastprogress.fastprogress import progress_bar
 from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import get_image_files, RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask, to_device, default_device
+from .streets import progress
 from .dataset import *
 from .augment import SegAugment
 
@@ -38,13 +38,12 @@ def _row(n, on_disk):
     f = tempfile.TemporaryFile(prefix='segnb-frames-')
     return torch.from_numpy(np.memmap(f, dtype=np.uint8, mode='w+', shape=(max(n,1),)))[:n]
 
-# %% ../nbs/03_dataloader.ipynb #0017be66
+# %% ../nbs/03_dataloader.ipynb #b1ba4156
 class Frames:
     "The pairs of a `SegDataset`, decoded once and kept as bytes: `frames[i]` is `(uint8 (3,H,W), uint8 (H,W))`"
     def __init__(self,
         ds, # `SegDataset`
         memory_gb:float=4., # Above this many gigabytes the bytes are kept in a temporary file, memory-mapped
-        progress:bool=True, # Show a bar while decoding
     ):
         self.ds, self.sizes = ds, _sizes(ds)
         if not self.sizes: raise ValueError("no pictures to decode")
@@ -53,7 +52,7 @@ class Frames:
         self.on_disk = 4*area.sum() > memory_gb*2**30
         self.x_row, self.y_row = _row(int(3*area.sum()), self.on_disk), _row(int(area.sum()), self.on_disk)
         self.same_size = len(set(self.sizes)) == 1
-        self._decode(progress)
+        self._decode()
 
     def __len__(self): return len(self.sizes)
     @property
@@ -64,7 +63,7 @@ class Frames:
         sizes = {f'{h}x{w}' for h,w in self.sizes}
         return f"Frames({len(self)} of {', '.join(sorted(sizes)[:3])}; {self.nbytes/2**20:.0f} MB {'on disk' if self.on_disk else 'in memory'})"
 
-# %% ../nbs/03_dataloader.ipynb #9a56fd94
+# %% ../nbs/03_dataloader.ipynb #0364e005
 @patch
 def __getitem__(self:Frames, i:int):
     "Views of image and mask `i`, no copy"
@@ -72,7 +71,7 @@ def __getitem__(self:Frames, i:int):
     return self.x_row[3*a:3*b].view(3,h,w), self.y_row[a:b].view(h,w)
 
 @patch
-def _decode(self:Frames, progress):
+def _decode(self:Frames):
     "Decode all pairs into the rows, in threads (Pillow lets go of the interpreter while it decodes)"
     def one(i):
         x,y = self.ds[i]
@@ -82,7 +81,7 @@ def _decode(self:Frames, progress):
         yi.copy_(y) if y is not None else yi.fill_(VOID)
     with ThreadPoolExecutor(os.cpu_count()) as ex:
         done = ex.map(one, range(len(self)))
-        for _ in progress_bar(done, total=len(self), leave=False) if progress and len(self) > 400 else done: pass
+        for _ in progress(done, len(self), least=400): pass
 
 @patch
 def batch(self:Frames, idxs):
@@ -296,7 +295,7 @@ def from_df(cls:SegDataLoaders,
     if valid_col is not None: kwargs['split'] = IndexSplitter(np.flatnonzero(df[valid_col].astype(bool)))
     return cls.from_dataset(SegDataset(images, masks, codes, colors, size, void), path=path, **kwargs)
 
-# %% ../nbs/03_dataloader.ipynb #5dd11ac8
+# %% ../nbs/03_dataloader.ipynb #70beb29e
 @patch
 def resized(self:SegDataLoaders,
     size, # `(height,width)` of the frames
@@ -322,4 +321,4 @@ def test_dl(self:SegDataLoaders,
 )->SegDataLoader:
     "A loader of whole pictures without masks"
     fnames = L(fnames)
-    return self.valid.new(Frames(SegDataset(fnames, None, self.codes), progress=False), bs=bs or self.valid.bs)
+    return self.valid.new(Frames(SegDataset(fnames, None, self.codes)), bs=bs or self.valid.bs)

@@ -46,7 +46,7 @@ def test_a_chapter_is_a_chapter(nb):
     text = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
     assert re.match(r"# .+\n\n> ", text[0]), "title and subtitle first"
     assert text[1].startswith("*") and "?" in text[1].split("\n")[0], "opens with a question"
-    ends = "\n".join(text[-2:])
+    ends = "\n".join(text[-4:])
     assert "## Questions" in ends and "## Further" in ends
     outputs = [o for c in cells if c["cell_type"] == "code" for o in c["outputs"]]
     assert outputs and not any(o["output_type"] == "error" for o in outputs), "saved with outputs, none of them an error"

@@ -1,32 +1,66 @@
 """Build the docs site into _docs: with Quarto where it is installed, else with smalldocs from the same _quarto.yml."""
-import shutil, subprocess, sys
+import json, re, shutil, subprocess, sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
+bin = Path(sys.executable).parent
+proc = root / "_proc"
 
 
 def build():
     "Returns the number of pages"
-    bin = Path(sys.executable).parent
-    if shutil.which("quarto"):
-        subprocess.run([bin / "nbdev-docs"], cwd=root, check=True)
-    else:
-        subprocess.run([bin / "nbdev-proc-nbs", "--n-workers", "2"], cwd=root, check=True)
-        shutil.rmtree(root / "_proc/_docs", ignore_errors=True)
-        subprocess.run([bin / "smalldocs", "render", "--quiet", "_proc"], cwd=root, check=True)
-        shutil.rmtree(root / "_docs", ignore_errors=True)
-        shutil.move(root / "_proc/_docs", root / "_docs")
-    pages = [p for p in (root / "_docs").glob("*.html") if p.stem not in ("404", "search")]
-    notebooks = [p for p in (root / "nbs").glob("*.ipynb")]
-    missing = {page_of(n) for n in notebooks} - {p.name for p in pages}
+    with_source()
+    if shutil.which("quarto"): subprocess.run([bin / "nbdev-docs", "--path", "_nbs"], cwd=root, check=True)
+    else: build_with_smalldocs()
+    pages = list((root / "_docs").glob("*.html"))
+    missing = {page_of(n) for n in (root / "nbs").glob("*.ipynb")} - {p.name for p in pages}
     if missing: sys.exit(f"docs: pages are missing: {', '.join(sorted(missing))}")
     return len(pages)
 
 
+def with_source():
+    """A copy of nbs/ in _nbs/ whose exported cells are shown.
+
+    nbdev's pages have only the signatures of what `export` exports, and the source too for `exports`.
+    These pages are a course, so its readers see the code."""
+    shutil.rmtree(root / "_nbs", ignore_errors=True)
+    shutil.copytree(root / "nbs", root / "_nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for page in (root / "_nbs").glob("*.ipynb"):
+        nb = json.loads(page.read_text(encoding="utf-8"))
+        for cell in nb["cells"]:
+            src = "".join(cell["source"])
+            if re.match(r"#\| exporti?\n", src) and re.search(r"^(def|class|@)", src, re.M): cell["source"] = re.sub(r"^#\| exporti?\n", "#| exports\n", src)
+        page.write_text(json.dumps(nb), encoding="utf-8")
+
+
 def page_of(notebook):
-    "00_streets.ipynb becomes streets.html"
-    from nbdev.config import nbpath2html
-    return nbpath2html(notebook).name
+    "00_streets.ipynb becomes streets.html, as nbdev names its pages"
+    return re.sub(r"^\d+[a-z]?_", "", notebook.stem) + ".html"
+
+
+def build_with_smalldocs():
+    shutil.rmtree(proc, ignore_errors=True)
+    subprocess.run([bin / "nbdev-proc-nbs", "--path", "_nbs", "--n-workers", "2"], cwd=root, check=True)
+    if (root / "nbs/images").is_dir(): shutil.copytree(root / "nbs/images", proc / "images", dirs_exist_ok=True)
+    for page in [*proc.glob("*.ipynb"), proc / "_quarto.yml"]: adapt(page)
+    subprocess.run([bin / "smalldocs", "render", "--quiet", "--strict", "_proc"], cwd=root, check=True)
+    shutil.rmtree(root / "_docs", ignore_errors=True)
+    shutil.move(proc / "_docs", root / "_docs")
+
+
+def adapt(page):
+    """What Quarto does by itself: pages without their numbers, links within the site relative.
+
+    Links to source lines go only where the repository has an address on the web."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"\b\d\d[a-z]?_(\w+\.ipynb)", r"\1", text)
+    text = re.sub(r'\s*"output-file: \w+\.html\\n",', "", text)
+    text = re.sub(r"\]\(/(\w+\.html)", r"](\1", text)
+    text = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}", "", text)
+    text = re.sub(r"\[([^\]]+)\]\(\.\./([A-Z]+)(?:\.md)?\)", r"\1", text)     # files beside nbs/ are not pages
+    target = page.with_name(re.sub(r"^\d+[a-z]?_", "", page.name))
+    page.unlink()
+    target.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__": print(f"docs: {build()} pages in {root / '_docs'}")
