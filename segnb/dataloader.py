@@ -142,7 +142,7 @@ def __len__(self:SegDataLoader):
     if self.augment is not None or self.dataset.same_size or self.shuffle: return TfmdDL.__len__(self)
     return sum(1 for _ in self._groups(self.get_idxs()))
 
-# %% ../nbs/03_dataloader.ipynb #990243a9
+# %% ../nbs/03_dataloader.ipynb #68281489
 def plot_batch(
     x, y, # (B,3,H,W) pictures and (B,H,W) masks; void 255
     classes, # Names in the order of the class numbers
@@ -155,7 +155,7 @@ def plot_batch(
     import matplotlib.pyplot as plt
     n = min(max_n, len(x)); ncols = min(ncols, n); rows = -(-n//ncols)
     w = 10/ncols; h = w*x[0].shape[-2]/x[0].shape[-1]
-    fig, axs = plt.subplots(rows, ncols, figsize=(10, rows*h+.5), squeeze=False)
+    fig, axs = plt.subplots(rows, ncols, figsize=(10, rows*(h+.2*(titles is not None))+.5), squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for i,ax in zip(range(n), axs.flat):
         ax.imshow(overlay(x[i], y[i].cpu(), len(classes), alpha))
@@ -168,7 +168,7 @@ def legend_below(fig, classes, present=None):
     "Lay out `fig` with a legend of the classes below the pictures"
     handles = legend_handles(classes, present)
     fig.legend(handles=handles, loc='lower center', ncol=min(len(handles), 8), fontsize=8, frameon=False)
-    fig.tight_layout(rect=(0, .25*(-(-len(handles)//8))/fig.get_figheight(), 1, 1), pad=.3)
+    fig.tight_layout(rect=(0, .25*(-(-len(handles)//8))/fig.get_figheight(), 1, 1), pad=.3, h_pad=.8)
 
 # %% ../nbs/03_dataloader.ipynb #42a18d6c
 @patch
@@ -184,7 +184,7 @@ def show_batch(self:SegDataLoader,
     if not show: return b[0], b[1], list(zip(*b))
     display(plot_batch(b[0], b[1], self.dataset.ds.classes, max_n=max_n, **kwargs))
 
-# %% ../nbs/03_dataloader.ipynb #881a1192
+# %% ../nbs/03_dataloader.ipynb #c9efafc5
 def plot_results(
     x, y, pred, # (B,3,H,W) pictures, (B,H,W) masks and (B,H,W) predicted class numbers
     classes, # Names in the order of the class numbers
@@ -195,7 +195,7 @@ def plot_results(
     import matplotlib.pyplot as plt
     n, k = min(max_n, len(x)), len(classes)
     h = 12/4*x[0].shape[-2]/x[0].shape[-1]
-    fig, axs = plt.subplots(n, 4, figsize=(12, n*h+.7), squeeze=False)
+    fig, axs = plt.subplots(n, 4, figsize=(12, n*(h+.25)+.6), squeeze=False)
     for i,row in enumerate(axs):
         t, p = np.asarray(y[i].cpu()), np.asarray(pred[i].cpu())
         wrong = (t != p) & (t != VOID)

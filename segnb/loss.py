@@ -28,7 +28,7 @@ def seg_cross_entropy(
     dims = (1,2) if per_picture else (0,1,2)
     return loss.sum(dims)/w.sum(dims).clamp_min(1e-8)
 
-# %% ../nbs/05_loss.ipynb #85ba91ae
+# %% ../nbs/05_loss.ipynb #eb44ba8e
 def dice_loss(
     p, # Probabilities (B,C,H,W)
     y, # Class numbers (B,H,W), int64, void 255
@@ -37,12 +37,13 @@ def dice_loss(
 ):
     "1 minus soft Dice, averaged over the classes that occur (arXiv 1606.04797)"
     if per_picture: return torch.stack([dice_loss(pi[None], yi[None], eps=eps) for pi,yi in zip(p,y)])
-    keep, C = y != VOID, p.shape[1]
-    yk = y[keep]
-    hit = p.new_zeros(C).index_add(0, yk, p.gather(1, y.where(keep, torch.zeros_like(y))[:,None])[:,0][keep])
-    size_p, size_y = (p*keep[:,None]).sum((0,2,3)), torch.bincount(yk, minlength=C)
-    dice = (2*hit+eps)/(size_p+size_y+eps)
-    there = size_y > 0
+    keep, C = (y != VOID).to(p.dtype), p.shape[1]
+    yk = y.where(y != VOID, torch.zeros_like(y))
+    right = p.gather(1, yk[:,None])[:,0]*keep                        # probability of the true class, 0 on void
+    hit = p.new_zeros(C).index_add(0, yk.flatten(), right.flatten())
+    size_p = torch.bmm(p.flatten(2), keep.flatten(1)[...,None]).sum((0,2))
+    size_y = torch.bincount(yk.flatten(), weights=keep.flatten(), minlength=C)
+    dice, there = (2*hit+eps)/(size_p+size_y+eps), size_y > 0
     return 1-dice[there].mean() if there.any() else p.sum()*0
 
 # %% ../nbs/05_loss.ipynb #48051224
