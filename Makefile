@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPEC := settings.ini setup.py pyproject.toml
 
-.PHONY: demo test docs readme clean
+.PHONY: demo test docs readme save clean
 
 demo: .venv/installed
 	$(BIN)/segnb demo
@@ -13,6 +13,13 @@ test: .venv/installed-dev
 
 docs: .venv/installed-dev
 	$(BIN)/python tools/docs.py
+
+# make save NB=nbs/04_unet.ipynb: export a notebook, run it, keep its outputs
+save: .venv/installed-dev
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-test $(NB) --save
+	$(BIN)/python tools/tidy.py $(NB)
+	$(BIN)/nbdev-clean --fname $(NB)
 
 readme: .venv/installed-dev
 	$(BIN)/python tools/readme.py

@@ -13,17 +13,17 @@ from fastcore.basics import store_attr, patch
 from fastai.torch_core import TensorImage, TensorMask
 from .dataset import VOID, as_picture
 
-# %% ../nbs/02_augment.ipynb #b23b2278
+# %% ../nbs/02_augment.ipynb #ff9669ea
 def linear_part(
     zoom, # (B,) pixels of the crop per pixel of the frame
     aspect, # (B,) width stretched against height; 1 leaves it
-    angle, # (B,) degrees, positive turns the picture anticlockwise
+    angle, # (B,) degrees, positive turns the picture anticlockwise, as Pillow's `rotate`
     flip, # (B,) bool: mirror left and right
     upside=None, # (B,) bool: mirror top and bottom
     swap=None, # (B,) bool: swap the axes
 )->torch.Tensor: # (B,2,2): from crop offsets (x,y) to frame offsets
     "The matrix M of each picture: frame offset = M @ crop offset"
-    a, s = torch.deg2rad(-angle), aspect.sqrt()
+    a, s = torch.deg2rad(angle), aspect.sqrt()
     R = torch.stack([a.cos(), -a.sin(), a.sin(), a.cos()], 1).view(-1,2,2)
     d = torch.stack([(1-2*flip.float())/(zoom*s), (torch.ones_like(zoom) if upside is None else 1-2*upside.float())*s/zoom], 1)
     M = R @ torch.diag_embed(d)
@@ -137,14 +137,18 @@ def __call__(self:SegAugment,
     xc, yc = (torch.cat(o) if len(o) > 1 else o[0] for o in zip(*crops))
     return TensorImage(relight(xc, *self.lights(len(xc)))), TensorMask(yc.long())
 
-# %% ../nbs/02_augment.ipynb #03a810e4
+# %% ../nbs/02_augment.ipynb #f0357d82
+def _fill(t, value):
+    "Set the mask's fill of a transform and of those within it (`OneOf`, `Compose`), where it still is 0"
+    if hasattr(t, 'fill_mask') and t.fill_mask in (0, 0., None): t.fill_mask = value
+    for inner in getattr(t, 'transforms', []): _fill(inner, value)
+
 def from_albumentations(
     pipeline, # An `albumentations.Compose` without normalisation, giving pictures of one size
     fill_mask:int=VOID, # Set as the fill of masks, where a transform has one that still is 0
 ):
     "An Albumentations pipeline as an augmentation for `SegDataLoaders`: mask with image, pulled-in corners void"
-    for t in getattr(pipeline, 'transforms', []):
-        if getattr(t, 'fill_mask', None) in (0, 0., None) and hasattr(t, 'fill_mask'): t.fill_mask = fill_mask
+    _fill(pipeline, fill_mask)
     def _one(x, y):
         o = pipeline(image=np.ascontiguousarray(as_picture(x)), mask=np.asarray(y))
         return torch.from_numpy(o['image'].transpose(2,0,1).copy()), torch.from_numpy(o['mask'].copy())

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Frames', 'as_floats', 'SegDataLoader', 'plot_batch', 'legend_below', 'plot_results', 'default_crop', 'SegDataLoaders']
 
-# %% ../nbs/03_dataloader.ipynb #e53af6ab
-import os, tempfile
+# %% ../nbs/03_dataloader.ipynb #c43e368d
+import inspect, os, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,14 +38,14 @@ def _row(n, on_disk):
     f = tempfile.TemporaryFile(prefix='segnb-frames-')
     return torch.from_numpy(np.memmap(f, dtype=np.uint8, mode='w+', shape=(max(n,1),)))[:n]
 
-# %% ../nbs/03_dataloader.ipynb #b1ba4156
+# %% ../nbs/03_dataloader.ipynb #fdcd4a70
 class Frames:
     "The pairs of a `SegDataset`, decoded once and kept as bytes: `frames[i]` is `(uint8 (3,H,W), uint8 (H,W))`"
     def __init__(self,
         ds, # `SegDataset`
         memory_gb:float=4., # Above this many gigabytes the bytes are kept in a temporary file, memory-mapped
     ):
-        self.ds, self.sizes = ds, _sizes(ds)
+        self.ds, self.sizes, self.memory_gb = ds, _sizes(ds), memory_gb
         if not self.sizes: raise ValueError("no pictures to decode")
         area = np.array([h*w for h,w in self.sizes], dtype=np.int64)
         self.ends = np.concatenate([[0], area.cumsum()])
@@ -56,9 +56,13 @@ class Frames:
 
     def __len__(self): return len(self.sizes)
     @property
-    def has_masks(self): return self.ds.masks is not None
+    def has_masks(self):
+        "Whether the frames are labelled"
+        return self.ds.masks is not None
     @property
-    def nbytes(self): return len(self.x_row) + len(self.y_row)
+    def nbytes(self):
+        "Bytes of images and masks together"
+        return len(self.x_row) + len(self.y_row)
     def __repr__(self):
         sizes = {f'{h}x{w}' for h,w in self.sizes}
         return f"Frames({len(self)} of {', '.join(sorted(sizes)[:3])}; {self.nbytes/2**20:.0f} MB {'on disk' if self.on_disk else 'in memory'})"
@@ -142,7 +146,7 @@ def __len__(self:SegDataLoader):
     if self.augment is not None or self.dataset.same_size or self.shuffle: return TfmdDL.__len__(self)
     return sum(1 for _ in self._groups(self.get_idxs()))
 
-# %% ../nbs/03_dataloader.ipynb #68281489
+# %% ../nbs/03_dataloader.ipynb #1a4176ee
 def plot_batch(
     x, y, # (B,3,H,W) pictures and (B,H,W) masks; void 255
     classes, # Names in the order of the class numbers
@@ -160,7 +164,7 @@ def plot_batch(
     for i,ax in zip(range(n), axs.flat):
         ax.imshow(overlay(x[i], y[i].cpu(), len(classes), alpha))
         if titles is not None: ax.set_title(titles[i], fontsize=9)
-    legend_below(fig, classes, set(torch.as_tensor(np.unique(np.stack([np.asarray(m.cpu()) for m in y[:n]]))).tolist()))
+    legend_below(fig, classes, set(np.unique(np.stack([np.asarray(m.cpu()) for m in y[:n]])).tolist()))
     plt.close(fig)
     return fig
 
@@ -184,7 +188,7 @@ def show_batch(self:SegDataLoader,
     if not show: return b[0], b[1], list(zip(*b))
     display(plot_batch(b[0], b[1], self.dataset.ds.classes, max_n=max_n, **kwargs))
 
-# %% ../nbs/03_dataloader.ipynb #c9efafc5
+# %% ../nbs/03_dataloader.ipynb #96228981
 def plot_results(
     x, y, pred, # (B,3,H,W) pictures, (B,H,W) masks and (B,H,W) predicted class numbers
     classes, # Names in the order of the class numbers
@@ -202,7 +206,8 @@ def plot_results(
         marked = as_picture(x[i])//3 + (np.array([170,20,20])*wrong[...,None]).astype(np.uint8)
         for ax,a in zip(row, (as_picture(x[i]), colorize(t, k), colorize(p, k), marked)): ax.imshow(a); ax.axis('off')
         right = 1 - wrong.sum()/max((t != VOID).sum(), 1)
-        for ax,s in zip(row, (titles[i] if titles is not None else 'picture', 'truth', 'prediction', f'{right:.1%} of pixels right')): ax.set_title(s, fontsize=9)
+        heads = (titles[i] if titles is not None else 'picture', 'truth', 'prediction', f'{right:.1%} of pixels right')
+        for ax,s in zip(row, heads): ax.set_title(s, fontsize=9)
     legend_below(fig, classes)
     plt.close(fig)
     return fig
@@ -214,10 +219,10 @@ def show_results(self:SegDataLoader, b, out, max_n=3, **kwargs):
     out = out[0] if isinstance(out, (tuple, list)) else out
     display(plot_results(b[0], b[1], out, self.dataset.ds.classes, max_n=max_n, **kwargs))
 
-# %% ../nbs/03_dataloader.ipynb #2db9a857
+# %% ../nbs/03_dataloader.ipynb #ab0b4551
 def default_crop(size)->tuple:
-    "About 0.6 of a frame `(H,W)` each way, in multiples of 32"
-    return tuple(max(32, round(.62*s/32)*32) for s in size)
+    "About half of a frame `(H,W)` each way, in multiples of 32"
+    return tuple(max(32, round(.54*s/32)*32) for s in size)
 
 class SegDataLoaders(DataLoaders):
     "A training and a validation `SegDataLoader`, made by `from_path`, `from_label_func`, `from_df` or `from_dataset`"
@@ -234,6 +239,10 @@ class SegDataLoaders(DataLoaders):
         memory_gb:float=4., # See `Frames`; for each of the two sets
         **aug # To `SegAugment`: zoom, aspect, rotate, flip, dihedral, light
     ):
+        "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
+        strange = set(aug) - set(inspect.signature(SegAugment).parameters)
+        if strange: raise TypeError(f"unknown arguments {', '.join(sorted(strange))}. "
+            "Instead of fastai's item_tfms and batch_tfms pass size=, crop=, zoom=, rotate=, light=, dihedral= or an augment=")
         idxs = (split or RandomSplitter(.2, seed=42))(ds.images)
         frames = [Frames(ds.subset(o), memory_gb) for o in idxs]
         if augment is None: augment = SegAugment(crop or default_crop(np.median(frames[0].sizes, 0)), **aug)
@@ -295,7 +304,7 @@ def from_df(cls:SegDataLoaders,
     if valid_col is not None: kwargs['split'] = IndexSplitter(np.flatnonzero(df[valid_col].astype(bool)))
     return cls.from_dataset(SegDataset(images, masks, codes, colors, size, void), path=path, **kwargs)
 
-# %% ../nbs/03_dataloader.ipynb #70beb29e
+# %% ../nbs/03_dataloader.ipynb #4c0ae173
 @patch
 def resized(self:SegDataLoaders,
     size, # `(height,width)` of the frames
@@ -303,7 +312,7 @@ def resized(self:SegDataLoaders,
     bs:int=None, # Default: as it is
 )->SegDataLoaders:
     "Loaders for the same pairs with frames of another size, for progressive resizing"
-    train, valid = (Frames(SegDataset(o.ds.images, o.ds.masks, o.ds.codes, o.ds.colors, tuple(size))) for o in (self.train_ds, self.valid_ds))
+    train, valid = (Frames(SegDataset(o.ds.images, o.ds.masks, o.ds.codes, o.ds.colors, tuple(size)), o.memory_gb) for o in (self.train_ds, self.valid_ds))
     aug, old = self.train.augment, np.median(self.train_ds.sizes, 0)
     if isinstance(aug, SegAugment):
         crop = crop or tuple(max(32, round(c*s/o/32)*32) for c,s,o in zip(aug.crop, size, old))
@@ -317,8 +326,8 @@ def resized(self:SegDataLoaders,
 def test_dl(self:SegDataLoaders,
     fnames, # Paths of pictures
     bs:int=None, # Default: as in validation
-    **kwargs
+    **kwargs # fastai's other arguments; none of them applies
 )->SegDataLoader:
-    "A loader of whole pictures without masks"
-    fnames = L(fnames)
-    return self.valid.new(Frames(SegDataset(fnames, None, self.codes)), bs=bs or self.valid.bs)
+    "A loader of whole pictures without masks, at the size of the validation frames if these were resized"
+    if kwargs.get('with_labels'): raise ValueError("test_dl gives pictures without masks; make a SegDataLoader of Frames for labelled ones")
+    return self.valid.new(Frames(SegDataset(L(fnames), None, self.codes, size=self.valid_ds.ds.size)), bs=bs or self.valid.bs)

@@ -76,20 +76,22 @@ def mask_numbers(
 VOID = 255   # the number of void in every mask that segnb hands out
 _BAD = 254   # marks file values that stand for nothing
 
-# %% ../nbs/01_dataset.ipynb #8f5d7847
+# %% ../nbs/01_dataset.ipynb #a6c8c1a6
 class Codes:
     "The names in a mask, and the way from the numbers in files to class numbers and back"
     def __init__(self,
         codes, # The names in the order of the numbers in the files, or the path of a `codes.txt`
-        void=('Void','Unlabelled','Unlabeled'), # Name, names or file number(s) that are never counted
+        void=('Void','Unlabelled','Unlabeled'), # Name, names or file number(s) that are never counted; capitals do not matter
         values=None, # The number in the files of each name; default 0,1,2,…
     ):
         if isinstance(codes, (str, Path)): codes = Path(codes).read_text(encoding='utf-8').splitlines()
-        self.codes = [str(c).strip() for c in codes if str(c).strip()]
+        self.codes = [str(c).strip() for c in codes]
+        while self.codes and not self.codes[-1]: self.codes.pop()        # a file may end in empty lines
         self.values = list(range(len(self.codes))) if values is None else [int(v) for v in values]
         void = [void] if isinstance(void, (str, int)) else list(void or [])
+        names = {v.lower() for v in void if isinstance(v, str)}
         self.void_values = sorted({v for v in void if isinstance(v, int)} |
-                                  {v for v,c in zip(self.values, self.codes) if c in void} | {VOID} - set(self.values))
+                                  {v for v,c in zip(self.values, self.codes) if c.lower() in names} | {VOID} - set(self.values))
         self.classes = [c for v,c in zip(self.values, self.codes) if v not in self.void_values]
         self._check()
         self._build()
@@ -97,13 +99,16 @@ class Codes:
     def __len__(self): return len(self.classes)
     def __repr__(self): return f"Codes({len(self)} classes: {', '.join(self.classes[:4])}{', …' if len(self)>4 else ''}; void {self.void_values})"
 
-# %% ../nbs/01_dataset.ipynb #0345eb0d
+# %% ../nbs/01_dataset.ipynb #2f397bd2
 @patch
 def _check(self:Codes):
     "Names must be unique, numbers must fit, and something must be left to learn"
+    if '' in self.codes: raise ValueError(f"codes: line {self.codes.index('')+1} is empty; each line names the number it stands at")
     twice = {c for c in self.codes if self.codes.count(c) > 1}
     if twice: raise ValueError(f"codes: {', '.join(sorted(twice))} named more than once")
     if len(self.values) != len(self.codes): raise ValueError(f"{len(self.codes)} codes but {len(self.values)} values")
+    if len(set(self.values)) < len(self.values) or min(self.values) < 0:
+        raise ValueError(f"values {self.values}: each code needs a number of its own, 0 or more")
     if len(self.classes) < 1: raise ValueError(f"codes {self.codes} leave no class beside void {self.void_values}")
     if len(self.classes) > _BAD: raise ValueError(f"{len(self.classes)} classes; at most {_BAD} fit into a byte beside void")
 
@@ -116,7 +121,7 @@ def _build(self:Codes):
     self.lut[learn] = np.arange(len(learn))
     self.file_values = np.array(learn)
 
-# %% ../nbs/01_dataset.ipynb #5a6ae6e1
+# %% ../nbs/01_dataset.ipynb #a1927436
 @patch
 def encode(self:Codes,
     a, # Integers (H,W) as read from a file
@@ -136,8 +141,9 @@ def encode(self:Codes,
 def decode(self:Codes,
     a, # Class numbers, any shape
 )->np.ndarray: # The numbers of the files; uint8 when they fit
-    "Class numbers back to the numbers of the files (void becomes the first void number)"
-    table = np.full(256, self.void_values[0], dtype=np.int64)
+    "Class numbers back to the numbers of the files; void becomes the first void number, or one that no class has"
+    spare = next(v for v in range(255, -1, -1) if v not in self.values)
+    table = np.full(256, (self.void_values or [spare])[0], dtype=np.int64)
     table[:len(self)] = self.file_values
     return table.astype(np.uint8 if table.max() < 256 else np.int32)[np.asarray(a)]
 
@@ -165,11 +171,20 @@ class SegDataset:
     def __len__(self): return len(self.images)
     def __repr__(self): return f"SegDataset({len(self)} pairs, {self.codes})"
 
-# %% ../nbs/01_dataset.ipynb #698610fe
+# %% ../nbs/01_dataset.ipynb #514b11ca
+def _check_sizes(size, fn, mask_fn):
+    "A picture of `size` (width, height) and its mask must be equal in size, before either is resized"
+    try:
+        with Image.open(mask_fn) as m: other = m.size
+    except (OSError, SyntaxError): return            # `mask` will say what is wrong with it
+    if size != other: raise ValueError(
+        f"{fn} is {size[0]}x{size[1]} but its mask {mask_fn} is {other[0]}x{other[1]}: they must have the same size")
+
 @patch
 def image(self:SegDataset, i)->Image.Image:
     "Picture `i` as RGB, at `size` if there is one"
     im = read_image(self.images[i])
+    if self.masks is not None: _check_sizes(im.size, self.images[i], self.masks[i])
     return im if self.size is None else im.resize(self.size[::-1], Image.BILINEAR, reducing_gap=3)
 
 @patch
@@ -180,14 +195,9 @@ def mask(self:SegDataset, i)->np.ndarray:
     except (OSError, SyntaxError) as e:
         if isinstance(e, FileNotFoundError): raise
         raise ValueError(f"{fn}: cannot be read as a mask ({e}). Remove the pair or save the mask again.") from e
-    if self.size is None: return m
-    return np.asarray(Image.fromarray(m).resize(self.size[::-1], Image.NEAREST))
+    return m if self.size is None else np.asarray(Image.fromarray(m).resize(self.size[::-1], Image.NEAREST))
 
-# %% ../nbs/01_dataset.ipynb #448cd332
-def _check_pair(im, m, fn, mfn):
-    if im.size[::-1] != m.shape: raise ValueError(
-        f"{fn} is {im.size[0]}x{im.size[1]} but its mask {mfn} is {m.shape[1]}x{m.shape[0]}: they must have the same size")
-
+# %% ../nbs/01_dataset.ipynb #3da0453f
 @patch
 def __getitem__(self:SegDataset, i:int):
     "One pair as tensors of bytes; without masks the second is None"
@@ -195,7 +205,6 @@ def __getitem__(self:SegDataset, i:int):
     x = TensorImage(torch.from_numpy(np.array(im).transpose(2,0,1).copy()))
     if self.masks is None: return x, None
     m = self.mask(i)
-    _check_pair(im, m, self.images[i], self.masks[i])
     return x, TensorMask(torch.from_numpy(m.copy()))
 
 @patch
@@ -225,15 +234,16 @@ def colorize(
     "A mask in colours"
     return class_colors(n)[np.asarray(mask).astype(np.uint8)]
 
-# %% ../nbs/01_dataset.ipynb #1aa45e5f
+# %% ../nbs/01_dataset.ipynb #50ae1eea
 def as_picture(
-    x, # uint8 or float in 0..1: tensor (3,H,W), array (H,W,3), or a PIL image
+    x, # uint8 or float in 0..1: tensor (3,H,W), array (H,W,3), (H,W,4) or (H,W), or a PIL image
 )->np.ndarray: # uint8 (H,W,3)
     "Anything that is a picture as an array of bytes, for drawing"
     if isinstance(x, Image.Image): return np.asarray(to_rgb(x))
     if isinstance(x, torch.Tensor): x = x.detach().cpu().float().numpy() if x.is_floating_point() else x.cpu().numpy()
     a = np.asarray(x)
-    if a.ndim == 3 and a.shape[0] in (1,3) and a.shape[2] not in (1,3): a = a.transpose(1,2,0)
+    if a.ndim == 3 and a.shape[0] in (1,3,4) and a.shape[2] not in (1,3,4): a = a.transpose(1,2,0)
+    a = a[..., None] if a.ndim == 2 else a[..., :1] if a.shape[2] == 2 else a[..., :3]      # grey; grey with alpha; alpha dropped
     if a.dtype != np.uint8: a = (a.clip(0,1)*255 + .5).astype(np.uint8)
     return np.broadcast_to(a, (*a.shape[:2], 3))
 
@@ -296,14 +306,23 @@ def _two(files, valid):
     if not train or not valid: raise ValueError(f"the split leaves {len(train)} training and {len(valid)} validation pictures; neither may be empty")
     return L(train), L(sorted(valid))
 
-# %% ../nbs/01_dataset.ipynb #7daabec9
+# %% ../nbs/01_dataset.ipynb #2e8b660a
+def _clip_of(clip):
+    "A function from a file to its clip's name, from a regular expression or a function"
+    if callable(clip): return clip
+    def _inner(o):
+        found = re.search(clip, Path(o).name)
+        if not found: raise ValueError(f"{Path(o).name}: no clip found with the pattern {clip!r}")
+        return found[0]
+    return _inner
+
 def ClipSplitter(
     valid, # Names of the validation clips, or the share of clips (0..1) to draw
     clip=r'^[^_]+', # A regular expression for the clip in a file's name, or a function of the path
     seed:int=None, # For drawing clips
 ):
     "Split by clip: all frames of a clip on one side"
-    of = clip if callable(clip) else lambda o: re.search(clip, Path(o).name)[0]
+    of = _clip_of(clip)
     def _inner(files):
         clips = [of(o) for o in files]
         names = sorted(set(clips))
@@ -315,7 +334,7 @@ def ClipSplitter(
         return _two(files, [i for i,c in enumerate(clips) if c in held])
     return _inner
 
-# %% ../nbs/01_dataset.ipynb #81652b9f
+# %% ../nbs/01_dataset.ipynb #abe5bfc9
 def FoldSplitter(
     fold:int, # Which fold is validation, 0..n-1
     n:int=5, # Number of folds
@@ -324,23 +343,23 @@ def FoldSplitter(
 ):
     "Fold `fold` of `n` as validation set"
     if not 0 <= fold < n: raise ValueError(f"fold {fold} of {n}: folds are numbered 0 to {n-1}")
-    of = clip if callable(clip) else (lambda o: re.search(clip, Path(o).name)[0]) if clip else str
+    of = _clip_of(clip) if clip else str
     def _inner(files):
         names = sorted({of(o) for o in files})
         held = {names[k] for k in np.random.default_rng(seed).permutation(len(names))[fold::n]}
         return _two(files, [i for i,o in enumerate(files) if of(o) in held])
     return _inner
 
-# %% ../nbs/01_dataset.ipynb #d93a1da8
+# %% ../nbs/01_dataset.ipynb #4c59fd23
 camvid_codes = ['Sky','Building','Pole','Road','Pavement','Tree','SignSymbol','Fence','Car','Pedestrian','Bicyclist','Unlabelled']
 
-def _codes_from(masks, camvid=False, n=24):
+def _codes_from(masks, camvid=False, colors=None, n=24):
     "Codes for masks that came without a `codes.txt`, from the numbers in up to `n` of them"
     some = [masks[i] for i in np.linspace(0, len(masks)-1, min(n, len(masks))).astype(int)]
-    found = set().union(*(np.unique(mask_numbers(f)).tolist() for f in some))
-    if camvid and max(found) <= 11: return Codes(camvid_codes)
+    found = set().union(*(np.unique(mask_numbers(f, colors)).tolist() for f in some))
     if found <= {0, 255} and 255 in found: return Codes(['background', 'foreground'], values=[0, 255])
     if found <= {0, 1}: return Codes(['background', 'foreground'])
+    if camvid and max(found) <= 11: return Codes(camvid_codes)
     top = max(found - {255}, default=0)
     if top > 253: raise ValueError(f"{masks[0].parent}: masks hold numbers up to {top} and there is no codes.txt that names them")
     return Codes([f'class {i}' for i in range(int(top)+1)])
@@ -360,7 +379,7 @@ def _pair_up(imgs, folder):
                               "Each NAME.* needs a NAME_P.png or NAME.png there; add the masks or move the pictures away.")
     return imgs, masks
 
-# %% ../nbs/01_dataset.ipynb #b08a0725
+# %% ../nbs/01_dataset.ipynb #2d061d1e
 def find_pairs(
     path, # A folder in one of the layouts above
     codes=None, # Names, `Codes` or a `codes.txt`; default: found in the folder
@@ -380,7 +399,7 @@ def find_pairs(
     else: raise FileNotFoundError(f"{path}: found neither images/ with labels/ (or masks/), nor train/ with trainannot/. "
                                   "Use SegDataLoaders.from_label_func for other layouts.")
     if not images: raise FileNotFoundError(f"{path}: no pictures in {path/('train' if camvid else 'images')}")
-    if codes is None: codes = path/'codes.txt' if (path/'codes.txt').exists() else _codes_from(masks, camvid)
+    if codes is None: codes = path/'codes.txt' if (path/'codes.txt').exists() else _codes_from(masks, camvid, colors)
     if not isinstance(codes, Codes): codes = Codes(codes, void=void)
     return SegDataset(images, masks, codes, colors, size), split
 

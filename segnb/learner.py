@@ -64,7 +64,7 @@ class HalfPrecision(Callback):
         if self.ctx is not None: self.ctx.__exit__(None, None, None)
         self.ctx = None
 
-# %% ../nbs/07_learner.ipynb #eca6c40a
+# %% ../nbs/07_learner.ipynb #8f454fa5
 class _FloatOnCpu:
     "Mixed into a convolution: computes in float32 on a processor, also under autocast"
     def forward(self, x):
@@ -76,14 +76,14 @@ class DepthwiseConv2dSame(_FloatOnCpu, Conv2dSame): "The same with TensorFlow's 
 
 def float_depthwise(
     model:nn.Module, # Changed in place
-)->nn.Module:
+)->nn.Module: # The same model
     "Keep the depthwise convolutions of `model` in float32 on processors, where bfloat16 ones are slow"
     kinds = {nn.Conv2d: DepthwiseConv2d, Conv2dSame: DepthwiseConv2dSame}
     for m in model.modules():
         if type(m) in kinds and m.groups == m.in_channels > 1: m.__class__ = kinds[type(m)]
     return model
 
-# %% ../nbs/07_learner.ipynb #dcab61ef
+# %% ../nbs/07_learner.ipynb #c5fef39f
 class SegLearner(Learner):
     "A fastai `Learner` for masks; see `seg_learner`"
     def __init__(self, dls, model, loss_func=None, precision='auto', splitter=seg_splitter, **kwargs):
@@ -96,7 +96,9 @@ class SegLearner(Learner):
 
     @property
     def codes(self): return self.dls.codes
-    def freeze(self): self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)
+    def freeze(self):
+        "Freeze the encoder; decoder and head go on learning"
+        self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)
 
     def one_batch(self, i, b):
         try: super().one_batch(i, b)
@@ -121,7 +123,27 @@ def seg_learner(
     if metrics is None: metrics = seg_metrics('pixel_acc', 'mean_iou', classes=dls.classes)
     return SegLearner(dls, model, loss_func, precision, metrics=metrics, wd=wd, **kwargs)
 
-# %% ../nbs/07_learner.ipynb #a112d0be
+# %% ../nbs/07_learner.ipynb #5f80fe7f
+@patch
+def show_results(self:SegLearner,
+    ds_idx:int=1, # 0: training set, 1: validation set
+    dl=None, # A loader instead
+    max_n:int=3, # At most this many
+    shuffle:bool=True, # Other pictures each time
+    **kwargs # To `plot_results`
+):
+    "Show picture, truth, prediction and errors for some pictures"
+    dl = ifnone(dl, self.dls[ds_idx]).new(shuffle=shuffle)
+    x,y = dl.one_batch()
+    with torch.inference_mode(), self.autocast(x.device): pred = self.model.eval()(x).argmax(1)
+    dl.show_results((x,y), pred, max_n=max_n, **kwargs)
+
+@patch
+def autocast(self:SegLearner, device):
+    "The precision this learner computes in, as a context"
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16) if self.half else nullcontext()
+
+# %% ../nbs/07_learner.ipynb #8471df08
 @patch
 def confusion(self:SegLearner,
     ds_idx:int=1, # 0: training set, 1: validation set
@@ -137,11 +159,7 @@ def confusion(self:SegLearner,
             cm.add(pred, y)
     return cm
 
-@patch
-def autocast(self:SegLearner, device):
-    "The precision this learner computes in, as a context"
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16) if self.half else nullcontext()
-
+# %% ../nbs/07_learner.ipynb #74ffa7b7
 @patch
 def scores(self:SegLearner,
     ds_idx:int=1, # 0: training set, 1: validation set
@@ -150,7 +168,7 @@ def scores(self:SegLearner,
     "Accuracy, precision, IoU, Dice and pixels of each class, void left out"
     return self.confusion(ds_idx, dl).table()
 
-# %% ../nbs/07_learner.ipynb #b88d55af
+# %% ../nbs/07_learner.ipynb #c352eaaf
 class SegModel:
     "A network with the names of its classes: takes pictures, gives class maps"
     def __init__(self,
@@ -161,6 +179,8 @@ class SegModel:
         half=None, # Compute in bfloat16; default: where the device is fast at it
         info=None, # Anything worth keeping about the model, saved with it
     ):
+        if getattr(model, 'config', {}).get('pad') is False:
+            raise ValueError("an unpadded UNet labels only the middle of a picture: build it with pad=True to predict with it")
         self.codes, self.size, self.info = codes, None if size is None else tuple(int(s) for s in size), info or {}
         self.model = model.eval() if device is None else model.to(device).eval()
         self.half = fast_bf16(self.device) if half is None else half
@@ -169,7 +189,9 @@ class SegModel:
     def classes(self): return self.codes.classes
     @property
     def device(self): return next(self.model.parameters()).device
-    def __repr__(self): return f"SegModel({type(self.model).__name__} {self.model.config.get('name','') if hasattr(self.model,'config') else ''}, {len(self.classes)} classes, trained at {self.size})"
+    def __repr__(self):
+        encoder = getattr(self.model, 'config', {}).get('name', '')
+        return f"SegModel({type(self.model).__name__} {encoder}, {len(self.classes)} classes, trained at {self.size})"
 
 # %% ../nbs/07_learner.ipynb #d74657d0
 @patch
@@ -230,17 +252,18 @@ def predict(self:SegLearner, src, resize:bool=True):
     "Class maps at the pictures' own sizes; see `SegModel.predict`"
     return self.seg_model().predict(src, resize)
 
-# %% ../nbs/07_learner.ipynb #26aa4375
+# %% ../nbs/07_learner.ipynb #75d838c2
 _kinds = {c.__name__: c for c in (UNet, EncoderUNet)}
 
 def _header(m):
     "What it takes to build a `SegModel` again, as JSON"
     import timm
     kind = type(m.model).__name__
-    if kind not in _kinds: raise ValueError(f"a {kind} cannot be rebuilt from a model file, only {' and '.join(_kinds)}; use `Learner.export` for it")
+    if kind not in _kinds: raise ValueError(f"a {kind} cannot be rebuilt from a model file, only {' and '.join(_kinds)}; save its state_dict yourself")
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
-                           size=m.size, info=m.info, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)))
+                           size=m.size, info=m.info, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
+# %% ../nbs/07_learner.ipynb #c0c80ce2
 @patch
 def save(self:SegModel,
     fn, # Path of the file, by custom ending in `.safetensors`
@@ -264,26 +287,29 @@ def save_model(self:SegLearner,
     "Write the network with its classes to a safetensors file; see `load_model`"
     return self.seg_model(info).save(fn)
 
-# %% ../nbs/07_learner.ipynb #e02613dc
+# %% ../nbs/07_learner.ipynb #737823ed
 def _read_header(fn):
     "The header of a model file, or a `ValueError` that says what the file is instead"
     try:
         with safe_open(fn, 'pt') as f: meta = (f.metadata() or {}).get('segnb')
-    except (SafetensorError, OSError) as e:
-        if isinstance(e, FileNotFoundError): raise
+    except (SafetensorError, OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{fn}: not a whole safetensors file ({e}). It may be truncated, or another kind of file.") from None
     if meta is None: raise ValueError(f"{fn}: a safetensors file, but not one of segnb's: its header has no 'segnb' entry")
     try: head = json.loads(meta)
     except ValueError: raise ValueError(f"{fn}: the header is damaged") from None
-    if head.get('format') != 1: raise ValueError(f"{fn}: written in format {head.get('format')}, by segnb {head.get('versions',{}).get('segnb','?')}; this is segnb {segnb.__version__}, which reads format 1. Update segnb.")
+    needed = {'kind','config','codes','values','void','size','info'}
+    if not isinstance(head, dict) or head.get('format') == 1 and needed - set(head): raise ValueError(f"{fn}: the header is incomplete")
+    if head.get('format') != 1: raise ValueError(
+        f"{fn}: written in format {head.get('format')}; this is segnb {segnb.__version__}, which reads format 1. Update segnb.")
     if head.get('kind') not in _kinds: raise ValueError(f"{fn}: holds a {head.get('kind')!r}; known are {', '.join(_kinds)}")
     return head
 
+# %% ../nbs/07_learner.ipynb #3985fe04
 def load_model(
     fn, # Path of a file that `save_model` wrote
     device=None, # Default: the GPU where there is one
 )->SegModel:
-    "A model from its file. Runs no code from the file; raises `ValueError` when it is truncated, altered or foreign."
+    "A model from its file. Runs no code from the file; raises `ValueError` when it is truncated, foreign, or does not fit together."
     fn = Path(fn)
     if not fn.is_file(): raise FileNotFoundError(f"{fn}: no such model file")
     head = _read_header(fn)
@@ -291,8 +317,10 @@ def load_model(
         codes = Codes(head['codes'], void=head['void'], values=head['values'])
         model = _kinds[head['kind']](**head['config'], **(dict(pretrained=False) if head['kind'] == 'EncoderUNet' else {}))
         with safe_open(fn, 'pt') as f: model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
-    except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f"{fn}: header and tensors do not fit each other ({e})") from e
-    return SegModel(float_depthwise(model).to(memory_format=torch.channels_last), codes, head['size'], ifnone(device, default_device()), info=head['info'])
+        model = float_depthwise(model).to(memory_format=torch.channels_last)
+        return SegModel(model, codes, head['size'], ifnone(device, default_device()), info=head['info'])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as e:
+        raise ValueError(f"{fn}: header and tensors do not fit each other ({e})") from e
 
 # %% ../nbs/07_learner.ipynb #6e5739cc
 def save_mask(
@@ -316,7 +344,7 @@ def _targets(files, dst, overlays):
     if twice: raise ValueError(f"several pictures are called {', '.join(sorted(twice)[:3])}: predict their folders one by one")
     return [(dst/f'{n}_mask.png', dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
 
-# %% ../nbs/07_learner.ipynb #e34265a9
+# %% ../nbs/07_learner.ipynb #9c1f59c5
 @patch
 def predict_folder(self:SegModel,
     src, # A folder of pictures, or a list of paths
@@ -325,11 +353,12 @@ def predict_folder(self:SegModel,
     overwrite:bool=False, # Replace results that are already there
 )->tuple: # `(paths of the masks, {path: reason} of pictures that failed)`
     "Save a palette PNG `NAME_mask.png` and a picture `NAME_overlay.jpg` for each picture"
-    files = sorted(get_image_files(src)) if isinstance(src, (str, Path)) and Path(src).is_dir() else [Path(o) for o in np.atleast_1d(np.array(src, dtype=object))]
+    files = sorted(get_image_files(src)) if isinstance(src, (str, Path)) and Path(src).is_dir() else list(L(src).map(Path))
     if not files: raise FileNotFoundError(f"{src}: no pictures there")
     dst = Path(dst); targets = _targets(files, dst, overlays)
     there = [p for t in targets for p in t if p is not None and p.exists()]
-    if there and not overwrite: raise FileExistsError(f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be replaced.")
+    if there and not overwrite: raise FileExistsError(
+        f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be replaced.")
     dst.mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
     for f,(mask_fn,over_fn) in zip(progress(files, least=4), targets):

@@ -11,7 +11,7 @@ from fastcore.basics import store_attr, patch
 from .dataset import VOID
 from .unet import center_crop
 
-# %% ../nbs/05_loss.ipynb #d212afc6
+# %% ../nbs/05_loss.ipynb #64c8d70a
 def seg_cross_entropy(
     logp, # Log-probabilities (B,C,H,W)
     y, # Class numbers (B,H,W), int64, void 255
@@ -24,7 +24,7 @@ def seg_cross_entropy(
     yy = y.where(keep, torch.zeros_like(y))
     logpt = logp.gather(1, yy[:,None])[:,0]
     w = keep.float() if weight is None else weight.to(logp)[yy]*keep
-    loss = -logpt*w if gamma == 0 else -logpt*w*(1-logpt.exp())**gamma
+    loss = -logpt*w if gamma == 0 else -logpt*w*(1-logpt.exp()).clamp_min(1e-6)**gamma
     dims = (1,2) if per_picture else (0,1,2)
     return loss.sum(dims)/w.sum(dims).clamp_min(1e-8)
 
@@ -61,7 +61,7 @@ def class_weights(
     w[here] = (np.median(share[here])/share[here])**power
     return torch.tensor(w, dtype=torch.float32)
 
-# %% ../nbs/05_loss.ipynb #a5082a09
+# %% ../nbs/05_loss.ipynb #eb7040c0
 class SegLoss(nn.Module):
     "`ce` x cross-entropy (or focal) + `dice` x Dice, over pixels that are not void"
     def __init__(self,
@@ -69,24 +69,33 @@ class SegLoss(nn.Module):
         dice:float=.5, # Factor of the Dice loss
         weight=None, # (C,) class weights of the cross-entropy; see `class_weights`
         gamma:float=0., # Above 0 the cross-entropy is focal
+        adjust:bool=True, # Add the logarithm of the weights to the logits, so that predictions are not biased by them
     ):
         super().__init__()
-        store_attr('ce,dice,gamma')
+        store_attr('ce,dice,gamma,adjust')
         self.weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         self.reduction = 'mean'
         if ce < 0 or dice < 0 or ce+dice == 0: raise ValueError(f"ce={ce} and dice={dice}: neither may be negative, nor both 0")
 
+    @property
+    def shift(self):
+        "What is added to the logits: the logarithm of the weights, 0 for classes without one"
+        return self.weight.where(self.weight > 0, torch.ones_like(self.weight)).log()
     def activation(self, x): return x.softmax(1)
     def decodes(self, x): return x.argmax(1)
-    def extra_repr(self): return f"ce={self.ce}, dice={self.dice}, gamma={self.gamma}, weight={None if self.weight is None else self.weight.round(decimals=2).tolist()}"
+    def extra_repr(self):
+        weight = None if self.weight is None else self.weight.round(decimals=2).tolist()
+        return f"ce={self.ce}, dice={self.dice}, gamma={self.gamma}, weight={weight}"
 
-# %% ../nbs/05_loss.ipynb #7ffb622a
+# %% ../nbs/05_loss.ipynb #7a04fd4c
 @patch
 def forward(self:SegLoss, logits, y):
     "Logits (B,C,h,w) and masks (B,H,W), void 255, to one number, or (B,) when `reduction` is 'none'"
     logits, y = logits.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor).long()
     if logits.shape[-2:] != y.shape[-2:]: y = center_crop(y, logits.shape[-2:])
-    logp, each = logits.float().log_softmax(1), self.reduction == 'none'
+    logits, each = logits.float(), self.reduction == 'none'
+    if self.adjust and self.weight is not None: logits = logits + self.shift.to(logits)[:,None,None]
+    logp = logits.log_softmax(1)
     loss = 0.
     if self.ce: loss = loss + self.ce*seg_cross_entropy(logp, y, self.weight, self.gamma, each)
     if self.dice: loss = loss + self.dice*dice_loss(logp.exp(), y, each)

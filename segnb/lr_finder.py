@@ -114,7 +114,7 @@ def steep(lrs, losses)->float:
     "The rate at which the loss falls fastest against the logarithm of the rate (fastai's `steep`)"
     return float(lrs[np.argmin(np.diff(losses)/np.diff(np.log(lrs)))])
 
-# %% ../nbs/08_lr_finder.ipynb #25c3f353
+# %% ../nbs/08_lr_finder.ipynb #bfe12a99
 safe_lr = 1e-3
 
 class LRCurve:
@@ -131,6 +131,11 @@ class LRCurve:
         self.suggestions = self._suggest()
         self.lr, self.why = self._answer()
         if not self.suggestions: warnings.warn(self.why)
+
+    def __getattr__(self, k):
+        "fastai's `lr_find().valley`: a suggestion by its name"
+        if k in self.__dict__.get('suggestions', {}): return self.suggestions[k]
+        raise AttributeError(k)
 
     def __repr__(self): return f"LRCurve({len(self.lrs)} batches, lr={self.lr:.2g}: {self.why})"
 
@@ -149,7 +154,7 @@ def _answer(self:LRCurve):
     reason = f"only {len(s)} usable batches before the loss exploded" if len(s) < 16 else f"the loss never fell by more than 2 % (from {s[0]:.3g} to {s.min():.3g})"
     return safe_lr, f"{reason}, so the curve gives no ground for a rate; {safe_lr:g} is a safe one to start from"
 
-# %% ../nbs/08_lr_finder.ipynb #6949b47d
+# %% ../nbs/08_lr_finder.ipynb #a8baf786
 @patch
 def plot(self:LRCurve):
     "The curve with the suggestions as marks; returns a matplotlib figure"
@@ -160,7 +165,7 @@ def plot(self:LRCurve):
     ax.plot(self.lrs[:n], self.smooth, color='tab:blue', label='smoothed')
     for i,(name,lr) in enumerate(self.suggestions.items()):
         ax.plot(lr, np.interp(np.log(lr), np.log(self.lrs[:n]), self.smooth), 'os^D'[i], color=f'C{i+1}', label=f'{name} {lr:.1e}')
-    ax.axvline(self.lr, color='0.4', ls=':', lw=1)
+    ax.axvline(self.lr, color='0.4', ls=':', lw=1, label=f'lr {self.lr:.1e}')
     top = self.smooth[:max(n//4, 1)].max()*1.3
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(min(0, self.smooth.min()), max(top, self.smooth.min()*1.1)))
     ax.legend(fontsize=8); fig.tight_layout(); plt.close(fig)
@@ -171,9 +176,11 @@ def _repr_html_(self:LRCurve):
     "In a notebook the curve draws itself"
     import base64, io
     buf = io.BytesIO(); self.plot().savefig(buf, format='png', dpi=90)
-    return f'<p><b>lr {self.lr:.2g}</b>: {self.why}</p><img alt="Loss against learning rate, suggested rate {self.lr:.2g}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
+    picture = base64.b64encode(buf.getvalue()).decode()
+    return (f'<p><b>lr {self.lr:.2g}</b>: {self.why}</p>'
+            f'<img alt="Loss against learning rate, suggested rate {self.lr:.2g}" src="data:image/png;base64,{picture}">')
 
-# %% ../nbs/08_lr_finder.ipynb #246879eb
+# %% ../nbs/08_lr_finder.ipynb #aaff82cb
 @patch
 def lr_find(self:SegLearner,
     start_lr:float=1e-6, # First rate
@@ -181,9 +188,11 @@ def lr_find(self:SegLearner,
     num_it:int=100, # Batches, at most
     stop_div:bool=True, # Stop when the smoothed loss is four times its best
     lr=None, # A `slice` whose ratios between parameter groups the ramp keeps; default: one rate for all
+    **kwargs # fastai's `suggest_funcs` and `show_plot` are taken and not needed
 )->LRCurve:
     "Range test (arXiv 1506.01186): train on a rising rate, and leave everything as it was"
     if not 0 < start_lr < end_lr: raise ValueError(f"start_lr={start_lr} and end_lr={end_lr}: the ramp goes from a small rate to a larger one")
+    if set(kwargs) - {'suggest_funcs','show_plot'}: raise TypeError(f"lr_find has no argument {', '.join(kwargs)}")
     if num_it < 2: raise ValueError(f"num_it={num_it}: a ramp takes at least two batches")
     with undisturbed(self), self.no_logging():
         if self.opt is None: self.create_opt()

@@ -31,21 +31,24 @@ class ConfusionMatrix:
 
     def __repr__(self): return f"ConfusionMatrix({self.n} classes, {0 if self.matrix is None else int(self.matrix.sum()):,} pixels)"
 
-# %% ../nbs/06_metrics.ipynb #fab4f931
+# %% ../nbs/06_metrics.ipynb #07578933
 @patch
 def add(self:ConfusionMatrix,
-    pred, # Logits or probabilities (B,C,H,W), or class numbers (B,H,W) or (H,W)
+    pred, # Logits or probabilities (B,C,H,W) or (C,H,W), or class numbers (B,H,W) or (H,W)
     target, # Class numbers of the same height and width, void 255
 )->ConfusionMatrix:
     "Count the pixels of a batch"
     pred, target = (torch.as_tensor(o).as_subclass(torch.Tensor) for o in (pred, target))
     if pred.ndim == target.ndim+1:
-        self.n, pred = self.n or pred.shape[1], pred.argmax(1)
-    if pred.shape != target.shape: target = center_crop(target, pred.shape[-2:])
+        self.n, pred = self.n or pred.shape[-3], pred.argmax(-3)
+    if pred.ndim != target.ndim or any(p > t for p,t in zip(pred.shape, target.shape)):
+        raise ValueError(f"predictions {tuple(pred.shape)} and masks {tuple(target.shape)} do not fit")
+    if pred.shape != target.shape: target = center_crop(target, pred.shape[-2:])       # an unpadded U-Net labels the middle
     if self.n is None: raise ValueError("ConfusionMatrix: say how many classes there are (`n`), class numbers alone do not tell")
     keep = target != VOID
     t, p = target[keep].long(), pred[keep].long()
-    if len(t) and max(t.max(), p.max()) >= self.n: raise ValueError(f"class {max(t.max(), p.max())} in a matrix of {self.n} classes")
+    low, high = (min(t.min(), p.min()), max(t.max(), p.max())) if len(t) else (0, 0)
+    if low < 0 or high >= self.n: raise ValueError(f"classes {low} to {high} in a matrix of {self.n} classes (void is {VOID})")
     counts = torch.bincount(t*self.n+p, minlength=self.n**2).view(self.n, self.n).cpu()
     self.matrix = counts if self.matrix is None else self.matrix + counts
     return self
@@ -116,7 +119,7 @@ def table(self:ConfusionMatrix)->pd.DataFrame:
     df.index.name = 'class'
     return df
 
-# %% ../nbs/06_metrics.ipynb #acaa207c
+# %% ../nbs/06_metrics.ipynb #87f6aac0
 @patch
 def plot(self:ConfusionMatrix,
     norm:str='true', # 'true': shares of each row, 'pred': of each column, None: counts
@@ -124,6 +127,7 @@ def plot(self:ConfusionMatrix,
     "The matrix as a picture, true classes down, predicted across"
     import matplotlib.pyplot as plt
     if norm not in ('true','pred',None): raise ValueError(f"norm={norm!r}: choose 'true', 'pred' or None")
+    if self.matrix is None: raise ValueError("ConfusionMatrix: nothing was counted yet")
     m = self.matrix.double()
     if norm: m = m/m.sum(1 if norm == 'true' else 0, keepdim=True).clamp_min(1)
     names, size = self.classes or range(self.n), max(3.5, .5*self.n+1)
@@ -132,8 +136,9 @@ def plot(self:ConfusionMatrix,
     ax.set_xticks(range(self.n), names, rotation=90, fontsize=8); ax.set_yticks(range(self.n), names, fontsize=8)
     ax.set_xlabel('predicted'); ax.set_ylabel('true')
     if self.n <= 20:
-        for i,j in np.ndindex(self.n, self.n):
-            if m[i,j] >= .005: ax.text(j, i, f'{m[i,j]:.2f}' if norm else f'{int(m[i,j])}', ha='center', va='center', fontsize=7, color='white' if m[i,j] > m.max()/2 else 'black')
+        for i,j in zip(*np.nonzero(m.numpy() >= .005)):
+            ax.text(j, i, f'{m[i,j]:.2f}' if norm else f'{int(m[i,j])}', ha='center', va='center',
+                    fontsize=7, color='white' if m[i,j] > m.max()/2 else 'black')
     fig.tight_layout(); plt.close(fig)
     return fig
 

@@ -6,9 +6,11 @@
 __all__ = ['conv_block', 'double_conv', 'center_crop', 'UpStep', 'pad_to', 'UNet', 'Normalize', 'package_weights',
            'load_in_order', 'encoder', 'DecoderStep', 'EncoderUNet', 'model_cost']
 
-# %% ../nbs/04_unet.ipynb #34423aa1
-import importlib.util, re, warnings
+# %% ../nbs/04_unet.ipynb #9e2ac7a5
+import importlib.util, os, re, socket, warnings
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlparse
 
 import torch, torch.nn as nn, torch.nn.functional as F
 import timm
@@ -61,7 +63,7 @@ def pad_to(
     h, w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     return F.pad(x, (0,w,0,h), mode='replicate') if h or w else x
 
-# %% ../nbs/04_unet.ipynb #ee2ad0a8
+# %% ../nbs/04_unet.ipynb #63c01abf
 class UNet(nn.Module):
     "The U-Net of Ronneberger et al. 2015 (arXiv 1505.04597, figure 1), with the options that came later"
     def __init__(self,
@@ -77,7 +79,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         if up not in ('learned','resize'): raise ValueError(f"up={up!r}: choose 'learned' or 'resize'")
-        self.config = dict(c_in=c_in, n_out=n_out, width=width, depth=depth, pad=pad, norm=norm, dropout=dropout, up=up)
+        self.config = dict(c_in=c_in, n_out=n_out, width=width, depth=depth, pad=pad, norm=norm, dropout=dropout, up=up, stats=stats)
         ws = [width*2**i for i in range(depth+1)]
         self.normalize = Normalize(*stats)
         self.encoder = nn.ModuleList(double_conv(i, o, pad, norm) for i,o in zip([c_in]+ws, ws))
@@ -85,11 +87,13 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(UpStep(i, o, pad, norm, up) for i,o in zip(ws[:0:-1], ws[-2::-1]))
         self.head = nn.Conv2d(width, n_out, 1)
 
-# %% ../nbs/04_unet.ipynb #5806aef6
+# %% ../nbs/04_unet.ipynb #eaf95085
 @patch
 def forward(self:UNet, x):
     "(B,c_in,H,W) in 0..1 to logits (B,n_out,H,W); without padding the result is smaller"
     size, skips = x.shape[-2:], []
+    if not self.config['pad'] and min(size) < 188 and self.config['depth'] == 4: raise ValueError(
+        f"a picture of {size[0]}x{size[1]} is too small for an unpadded U-Net, which loses 92 pixels on each side: build it with pad=True")
     if self.config['pad']: x = pad_to(x, 2**self.config['depth'])
     x = self.normalize(x)
     for i,step in enumerate(self.encoder):
@@ -128,7 +132,25 @@ def load_in_order(
     if [t.shape for t in theirs] != [t.shape for t in ours.values()]: raise ValueError(f"{file}: tensors do not fit {type(model).__name__}")
     model.load_state_dict(dict(zip(ours, theirs)))
 
-# %% ../nbs/04_unet.ipynb #18d3b5e3
+# %% ../nbs/04_unet.ipynb #142072e7
+def _hub_answers(seconds=4):
+    "Whether the hub's host takes a connection; taken for granted behind a proxy"
+    if any(os.environ.get(k) for k in ('HTTPS_PROXY','https_proxy','ALL_PROXY','all_proxy')): return True
+    host = urlparse(os.environ.get('HF_ENDPOINT', 'https://huggingface.co')).hostname
+    try: socket.create_connection((host, 443), timeout=seconds).close()
+    except OSError: return False
+    return True
+
+@contextmanager
+def _no_waiting():
+    "The hub's client works from its cache inside this context if the hub does not answer"
+    from huggingface_hub import constants
+    was = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was or not _hub_answers()
+    try: yield
+    finally: constants.HF_HUB_OFFLINE = was
+
+# %% ../nbs/04_unet.ipynb #7b04eee7
 def _from_package(name, file, in_chans):
     "timm's `features_only` model with the weights of a package"
     full = timm.create_model(name, pretrained=False)
@@ -140,7 +162,7 @@ def _from_package(name, file, in_chans):
     return model
 
 def encoder(
-    name:str='tf_efficientnet_lite0', # Any timm model that has `features_only`
+    name:str='tf_efficientnet_lite0', # Any convolutional timm model that has `features_only`
     in_chans:int=3, # Channels of the picture
     pretrained:bool=True, # ImageNet weights, from a Python package or from timm's hub
 )->nn.Module: # Called with a picture gives a list of feature maps; `feature_info` has channels and reductions
@@ -148,7 +170,8 @@ def encoder(
     if pretrained:
         file = package_weights(name)
         if file: return _from_package(name, file, in_chans)
-        try: return timm.create_model(name, features_only=True, pretrained=True, in_chans=in_chans)
+        try:
+            with _no_waiting(): return timm.create_model(name, features_only=True, pretrained=True, in_chans=in_chans)
         except Exception as e: _no_weights(name, e)
     return timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans)
 
@@ -162,7 +185,7 @@ def _no_weights(name, e):
     warnings.warn(f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no package that has them. "
                   "Starting from random weights, which need many more pictures. 'tf_efficientnet_lite0' comes with this installation.")
 
-# %% ../nbs/04_unet.ipynb #930f3d54
+# %% ../nbs/04_unet.ipynb #bad99d4a
 class DecoderStep(nn.Module):
     "Enlarge to the skip's size, lay the skip beside it, two convolutions"
     def __init__(self, c_in, c_skip, c_out):
@@ -175,7 +198,7 @@ class EncoderUNet(nn.Module):
     "A U-Net whose way down is a pretrained timm encoder"
     def __init__(self,
         n_out:int, # Classes
-        name:str='tf_efficientnet_lite0', # Any timm model that has `features_only`
+        name:str='tf_efficientnet_lite0', # Any convolutional timm model that has `features_only`
         in_chans:int=3, # Channels of the picture
         pretrained:bool=True, # See `encoder`
         widths=(160,96,64,48), # Channels of the decoder's steps, from the bottom up

@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")   # no test asks the network
+os.environ["HF_HUB_OFFLINE"] = "1"                    # no test asks the network,
+os.environ["HF_HOME"] = tempfile.mkdtemp()            # nor what an earlier one left behind
 
 root = Path(__file__).resolve().parent.parent
 

@@ -135,3 +135,25 @@ def test_hard_names(small_set, tmp_path):
 def test_pictures_without_masks(small_set):
     ds = SegDataset(sorted((small_set / "images").iterdir()), None, small_set / "codes.txt")
     assert ds[0][1] is None and not Frames(ds).has_masks
+
+
+def test_an_encoder_without_weights_warns_and_works():
+    from segnb.unet import encoder
+    with pytest.warns(UserWarning, match="No pretrained weights for resnet18"): enc = encoder("resnet18")
+    assert enc(torch.rand(1, 3, 64, 64))[-1].shape == (1, 512, 2, 2)
+    with pytest.raises(ValueError, match="no model 'resnet81'"): encoder("resnet81")
+
+
+def test_binary_masks_come_back_as_they_were(tmp_path):
+    "0/255 masks: found without codes, trained as two classes, saved as 0 and 255 again"
+    for d in ("images", "masks"): (tmp_path / d).mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 4), dtype=np.uint8)).save(tmp_path / f"images/{i}.png")
+        Image.fromarray((rng.random((40, 40)) < .5).astype(np.uint8) * 255).save(tmp_path / f"masks/{i}.png")
+    ds, split = find_pairs(tmp_path)
+    assert ds.classes == ["background", "foreground"] and split is None
+    from segnb.all import EncoderUNet, SegModel
+    model = SegModel(EncoderUNet(2, pretrained=False), ds.codes)
+    done, failed = model.predict_folder(tmp_path / "images", tmp_path / "out")
+    assert len(done) == 4 and not failed and set(np.unique(np.array(Image.open(done[0])))) <= {0, 255}
