@@ -40,7 +40,9 @@ def page_of(notebook):
 
 def build_with_smalldocs():
     shutil.rmtree(proc, ignore_errors=True)
-    subprocess.run([bin / "nbdev-proc-nbs", "--path", "_nbs", "--n-workers", "2"], cwd=root, check=True)
+    # not the command nbdev-proc-nbs: that one tries to install Quarto first
+    code = "if __name__ == '__main__': from nbdev.serve import proc_nbs; proc_nbs('_nbs', n_workers=2)"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
     if (root / "nbs/images").is_dir(): shutil.copytree(root / "nbs/images", proc / "images", dirs_exist_ok=True)
     for page in [*proc.glob("*.ipynb"), proc / "_quarto.yml"]: adapt(page)
     subprocess.run([bin / "smalldocs", "render", "--quiet", "--strict", "_proc"], cwd=root, check=True)
