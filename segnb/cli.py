@@ -47,14 +47,15 @@ def _callbacks(every):
             print('  '.join([*parts, f'{time.time()-self.start:.0f} s']), flush=True)
     return ValidateEvery(), EpochLines(), ProgressCallback
 
-# %% ../nbs/91_cli.ipynb #351e5861
+# %% ../nbs/91_cli.ipynb #22367789
 def train_recipe(
     dls, # `SegDataLoaders`
-    epochs:int=26, # Epochs of one cycle
+    epochs:int=30, # Epochs of one cycle
     lr:float=4e-3, # Peak rate of decoder and head; the encoder gets a third
     encoder:str='tf_efficientnet_lite0', # Any timm encoder
     precision:str='auto', # 'bf16', 'fp32' or 'auto'
     validate_every:int=None, # Epochs between validations; default: half way and at the end
+    pct_start:float=.25, # Share of the training that the rate goes up; a short one cannot spare a quarter
     bars=None, # Progress bars; default: when there is a terminal
 ):  # `SegLearner`, trained
     "Train with the recipe that `segnb train` and `segnb demo` use"
@@ -66,7 +67,7 @@ def train_recipe(
     learn = seg_learner(dls, encoder, precision=precision)
     if not bars: learn.remove_cb(progress)
     with nullcontext() if bars else learn.no_logging():
-        learn.fit_one_cycle(epochs, slice(lr/3, lr), div=10., pct_start=.1, cbs=[every] if bars else [every, lines])
+        learn.fit_one_cycle(epochs, slice(lr/3, lr), pct_start=pct_start, cbs=[every] if bars else [every, lines])
     return learn
 
 # %% ../nbs/91_cli.ipynb #5026a071
@@ -87,7 +88,7 @@ def print_scores(
     print(table.to_string(float_format=lambda v: f'{v:.3f}'))
     print(f"pixel accuracy {table.loc['all','accuracy']:.3f}  mean IoU {table.loc['all','IoU']:.3f}  seconds {seconds:.0f}", flush=True)
 
-# %% ../nbs/91_cli.ipynb #ce0162ce
+# %% ../nbs/91_cli.ipynb #1162af5e
 def demo(
     out='demo', # Folder for the pictures and the model
     epochs:int=14, # Epochs
@@ -103,7 +104,7 @@ def demo(
     start = time.time()
     dls = SegDataLoaders.from_path(path, crop=(128,160), bs=8, val_bs=12)
     print(f'Training on {len(dls.train_ds)} scenes; {len(dls.valid_ds)} scenes of other streets are kept for validation.', flush=True)
-    learn = train_recipe(dls, epochs, encoder=encoder, validate_every=7)
+    learn = train_recipe(dls, epochs, encoder=encoder, validate_every=7, pct_start=.1)
     table, seconds = last_scores(learn), time.time()-start
     _demo_files(learn, Path(out))
     print(f'\nLook at the pictures in {out}/:  results.png, batch.png, schedule.png, NAME_mask.png and NAME_overlay.jpg; the model is streets.safetensors')
@@ -138,7 +139,7 @@ def _auto_size(ds, longest=640):
     print(f'Frames are resized to {h}x{w} (height x width); --size H W chooses another size.')
     return h, w
 
-# %% ../nbs/91_cli.ipynb #90efbfda
+# %% ../nbs/91_cli.ipynb #9049e83e
 def _free_place(out, overwrite):
     "The path of a model file that may be written, looked at before hours of work"
     out = Path(out)
@@ -149,7 +150,7 @@ def _free_place(out, overwrite):
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder
-    epochs:int=26, # Epochs
+    epochs:int=30, # Epochs
     lr:float=4e-3, # Peak rate
     bs:int=8, # Pictures a batch
     crop=None, # Height and width of training crops
@@ -199,7 +200,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #fb9e850c
+# %% ../nbs/91_cli.ipynb #f4e378e2
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -210,9 +211,9 @@ _options = dict(
     train=('train on a data set, print scores by class, save the model',
         ('data', dict(help="a folder (images/ and labels/, or train/ and trainannot/), or 'streets', 'camvid', 'camvid_tiny'")),
         ('--out', dict(help='model file; default NAME.safetensors')), ('--overwrite', dict(action='store_true', help='replace the model file')),
-        ('--epochs', dict(type=int, default=26)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
+        ('--epochs', dict(type=int, default=30)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
         ('--bs', dict(type=int, default=8, help='pictures a batch')),
-        ('--crop', dict(help='training crops; default about half of a frame each way', **_pair)),
+        ('--crop', dict(help='training crops; default about 0.6 of a frame each way', **_pair)),
         ('--size', dict(help='resize frames; default: halve those longer than 640', **_pair)), _encoder, _seed,
         ('--precision', dict(choices=['auto','bf16','fp32'], default='auto'))),
     predict=('class maps and overlays for pictures',

@@ -219,10 +219,10 @@ def show_results(self:SegDataLoader, b, out, max_n=3, **kwargs):
     out = out[0] if isinstance(out, (tuple, list)) else out
     display(plot_results(b[0], b[1], out, self.dataset.ds.classes, max_n=max_n, **kwargs))
 
-# %% ../nbs/03_dataloader.ipynb #ab0b4551
+# %% ../nbs/03_dataloader.ipynb #7ff0beee
 def default_crop(size)->tuple:
-    "About half of a frame `(H,W)` each way, in multiples of 32"
-    return tuple(max(32, round(.54*s/32)*32) for s in size)
+    "About 0.6 of a frame `(H,W)` each way, in multiples of 32"
+    return tuple(max(32, round(.62*s/32)*32) for s in size)
 
 class SegDataLoaders(DataLoaders):
     "A training and a validation `SegDataLoader`, made by `from_path`, `from_label_func`, `from_df` or `from_dataset`"

@@ -35,6 +35,17 @@ def test_grey_rgba_and_plain_agree(model_file, small_set):
     assert (model.predict(np.asarray(rgb)) == plain).all()
 
 
+def test_predict_takes_a_folder_a_list_and_a_batch(model_file, small_set):
+    import torch
+    from segnb.all import SegDataLoaders, load_model
+    model, files = load_model(model_file, device="cpu"), sorted((small_set / "images").iterdir())
+    maps = dict(model.predict(small_set / "images"))
+    assert list(maps) == files and all(m.shape == (96, 128) for m in maps.values())
+    assert (dict(model.predict(files[:2]))[files[1]] == maps[files[1]]).all()
+    x = torch.stack([torch.from_numpy(np.array(Image.open(f))).permute(2, 0, 1) / 255 for f in files[:3]])
+    assert (model.predict(x)[2].numpy() == maps[files[2]]).mean() > .999      # batched kernels may round differently
+
+
 def test_train_writes_a_model_that_scores_as_printed(small_set, tmp_path):
     run = segnb("train", small_set, "--out", tmp_path / "m.safetensors", "--epochs", 1, "--crop", 64, 64, "--bs", 4)
     assert run.returncode == 0, run.stderr

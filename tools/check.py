@@ -20,7 +20,7 @@ def exports():
     "Export the notebooks in a copy; package and README must be what stands here"
     with tempfile.TemporaryDirectory() as tmp:
         copy = Path(tmp) / "segnb-copy"
-        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_docs", "_proc", "demo", "__pycache__", "*.egg-info"))
+        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(".venv", ".git", "_docs", "_proc", "_nbs", "demo", "__pycache__", "*.egg-info"))
         subprocess.run([bin / "nbdev-export"], cwd=copy, check=True)
         files = sorted({p.relative_to(r) for r in (root, copy) for p in (r / "segnb").glob("*.py")})
         stale = [f for f in files if read(root / f) != read(copy / f)]
