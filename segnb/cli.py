@@ -47,10 +47,10 @@ def _callbacks(every):
             print('  '.join([*parts, f'{time.time()-self.start:.0f} s']), flush=True)
     return ValidateEvery(), EpochLines(), ProgressCallback
 
-# %% ../nbs/91_cli.ipynb #22367789
+# %% ../nbs/91_cli.ipynb #0ac02b22
 def train_recipe(
     dls, # `SegDataLoaders`
-    epochs:int=30, # Epochs of one cycle
+    epochs:int=26, # Epochs of one cycle
     lr:float=4e-3, # Peak rate of decoder and head; the encoder gets a third
     encoder:str='tf_efficientnet_lite0', # Any timm encoder
     precision:str='auto', # 'bf16', 'fp32' or 'auto'
@@ -139,7 +139,7 @@ def _auto_size(ds, longest=640):
     print(f'Frames are resized to {h}x{w} (height x width); --size H W chooses another size.')
     return h, w
 
-# %% ../nbs/91_cli.ipynb #9049e83e
+# %% ../nbs/91_cli.ipynb #90efbfda
 def _free_place(out, overwrite):
     "The path of a model file that may be written, looked at before hours of work"
     out = Path(out)
@@ -150,7 +150,7 @@ def _free_place(out, overwrite):
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder
-    epochs:int=30, # Epochs
+    epochs:int=26, # Epochs
     lr:float=4e-3, # Peak rate
     bs:int=8, # Pictures a batch
     crop=None, # Height and width of training crops
@@ -200,7 +200,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #f4e378e2
+# %% ../nbs/91_cli.ipynb #ecaf1834
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -211,7 +211,7 @@ _options = dict(
     train=('train on a data set, print scores by class, save the model',
         ('data', dict(help="a folder (images/ and labels/, or train/ and trainannot/), or 'streets', 'camvid', 'camvid_tiny'")),
         ('--out', dict(help='model file; default NAME.safetensors')), ('--overwrite', dict(action='store_true', help='replace the model file')),
-        ('--epochs', dict(type=int, default=30)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
+        ('--epochs', dict(type=int, default=26)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
         ('--bs', dict(type=int, default=8, help='pictures a batch')),
         ('--crop', dict(help='training crops; default about 0.6 of a frame each way', **_pair)),
         ('--size', dict(help='resize frames; default: halve those longer than 640', **_pair)), _encoder, _seed,
