@@ -6,7 +6,7 @@
 __all__ = ['conv_block', 'double_conv', 'center_crop', 'UpStep', 'pad_to', 'UNet', 'Normalize', 'package_weights',
            'load_in_order', 'encoder', 'DecoderStep', 'EncoderUNet', 'model_cost']
 
-# %% ../nbs/04_unet.ipynb #9e2ac7a5
+# %% ../nbs/04_unet.ipynb #dbd44dca
 import importlib.util, os, re, socket, warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 import torch, torch.nn as nn, torch.nn.functional as F
 import timm
 from timm.models import adapt_input_conv
-from fastcore.basics import store_attr, patch
+from fastcore.basics import patch
 
 # %% ../nbs/04_unet.ipynb #e9d1e2dd
 def conv_block(
@@ -150,7 +150,7 @@ def _no_waiting():
     try: yield
     finally: constants.HF_HUB_OFFLINE = was
 
-# %% ../nbs/04_unet.ipynb #7b04eee7
+# %% ../nbs/04_unet.ipynb #29777686
 def _from_package(name, file, in_chans):
     "timm's `features_only` model with the weights of a package"
     full = timm.create_model(name, pretrained=False)
@@ -167,13 +167,19 @@ def encoder(
     pretrained:bool=True, # ImageNet weights, from a Python package or from timm's hub
 )->nn.Module: # Called with a picture gives a list of feature maps; `feature_info` has channels and reductions
     "A pretrained encoder. Warns, and starts from random weights, when no weights can be had."
-    if pretrained:
-        file = package_weights(name)
-        if file: return _from_package(name, file, in_chans)
-        try:
-            with _no_waiting(): return timm.create_model(name, features_only=True, pretrained=True, in_chans=in_chans)
-        except Exception as e: _no_weights(name, e)
-    return timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans)
+    model = _pretrained(name, in_chans) if pretrained else None
+    has = model is not None
+    if not has: model = timm.create_model(name, features_only=True, pretrained=False, in_chans=in_chans)
+    model.pretrained = has                          # whether it really has weights to keep
+    return model
+
+def _pretrained(name, in_chans):
+    "The encoder with weights from wherever they can be had, or None"
+    file = package_weights(name)
+    if file: return _from_package(name, file, in_chans)
+    try:
+        with _no_waiting(): return timm.create_model(name, features_only=True, pretrained=True, in_chans=in_chans)
+    except Exception as e: _no_weights(name, e)
 
 # %% ../nbs/04_unet.ipynb #a1a287cc
 def _no_weights(name, e):
@@ -185,7 +191,7 @@ def _no_weights(name, e):
     warnings.warn(f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no package that has them. "
                   "Starting from random weights, which need many more pictures. 'tf_efficientnet_lite0' comes with this installation.")
 
-# %% ../nbs/04_unet.ipynb #bad99d4a
+# %% ../nbs/04_unet.ipynb #c6519120
 class DecoderStep(nn.Module):
     "Enlarge to the skip's size, lay the skip beside it, two convolutions"
     def __init__(self, c_in, c_skip, c_out):
@@ -213,6 +219,12 @@ class EncoderUNet(nn.Module):
         outs = [*widths, *[widths[-1]]*len(skips)][:len(skips)]
         self.decoder = nn.ModuleList(DecoderStep(i, s, o) for i,s,o in zip([info.channels()[-1], *outs], skips, outs))
         self.dropout, self.head = nn.Dropout2d(dropout), nn.Conv2d(outs[-1], n_out, 1)
+        self.fixed = []                             # modules that do not learn: see `fix`
+
+    def train(self, mode=True):
+        super().train(mode)
+        for m in self.fixed: m.eval()
+        return self
 
 # %% ../nbs/04_unet.ipynb #1f9be382
 def _stats(cfg, in_chans):
@@ -251,3 +263,18 @@ def model_cost(
             times.append(time.perf_counter()-start)
     model.train(was)
     return {'parameters (M)': sum(p.numel() for p in model.parameters())/1e6, 'GFLOP': f.get_total_flops()/1e9, 'ms': sorted(times)[runs//2]*1e3}
+
+# %% ../nbs/04_unet.ipynb #2f1eed2e
+@patch
+def fix(self:EncoderUNet,
+    reduction:int=4, # Stages down to this fraction of the picture's height and width: 2 is half, 4 a quarter
+)->EncoderUNet: # The same network
+    "Keep weights and statistics of the encoder's first stages as they are"
+    info = self.encoder.feature_info
+    names = [n for n,r in zip(info.module_name(), info.reduction()) if r <= reduction]
+    if not names: return self
+    parts = list(self.encoder.named_modules())      # in the order of the forward pass
+    last = max(i for i,(n,_) in enumerate(parts) if (n+'.').startswith(names[-1]+'.'))
+    self.fixed = [m for _,m in parts[:last+1] if not list(m.children())]
+    for m in self.fixed: m.requires_grad_(False).eval()
+    return self
