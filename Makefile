@@ -9,6 +9,7 @@ demo: .venv/installed
 	$(BIN)/segnb demo
 
 test: .venv/installed-dev
+	$(BIN)/python tools/browser.py
 	$(BIN)/python tools/check.py
 
 docs: .venv/installed-dev

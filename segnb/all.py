@@ -9,3 +9,4 @@ from segnb.metrics import *
 from segnb.learner import *
 from segnb.lr_finder import *
 from segnb.one_cycle import *
+from segnb.widgets import *

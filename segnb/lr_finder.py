@@ -161,7 +161,7 @@ def _answer(self:LRCurve):
     reason = f"only {len(s)} usable points on the curve" if len(s) < 16 else f"the loss never fell by more than 2 % (from {s[0]:.3g} to {s.min():.3g})"
     return safe_lr, f"{reason}, so it gives no ground for a rate; {safe_lr:g} is a safe one to start from"
 
-# %% ../nbs/08_lr_finder.ipynb #c6051bdf
+# %% ../nbs/08_lr_finder.ipynb #d6f6bcc4
 @patch
 def at(self:LRCurve,
     k:int, # Which batch
@@ -177,6 +177,7 @@ def draw(self:LRCurve,
     mark:float=None, # A rate to mark; default `lr`
 ):
     "Draw losses, smoothed losses, suggestions and one rate"
+    from matplotlib.ticker import NullLocator
     n, mark = self.n, ifnone(mark, self.lr)
     ax.plot(self.lrs[:n], self.losses[:n], color='0.8', label='loss of each batch')
     ax.plot(self.lrs[:n], self.smooth, color='tab:blue', label='smoothed')
@@ -187,7 +188,8 @@ def draw(self:LRCurve,
     for x in self.used[0][[0,-1]] if len(self.used[0]) else []: ax.axvline(x, color='0.85', lw=1, zorder=0)
     if n: ax.set_ylim(min(0, self.smooth.min()), max(self.smooth[:max(n//4, 1)].max()*1.3, self.smooth.min()*1.1))
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss')
-    ax.legend(fontsize=8)
+    ax.xaxis.set_minor_locator(NullLocator()); ax.xaxis.set_major_formatter('{x:.0e}')     # minor ticks take most of the drawing time
+    ax.legend(fontsize=8, loc='upper left')
 
 # %% ../nbs/08_lr_finder.ipynb #362f0a39
 @patch

@@ -12,8 +12,8 @@ def build():
     with_source()
     if shutil.which("quarto"): subprocess.run([bin / "nbdev-docs", "--path", "_nbs"], cwd=root, check=True)
     else: build_with_smalldocs()
-    pages = list((root / "_docs").glob("*.html"))
-    missing = {page_of(n) for n in (root / "nbs").glob("*.ipynb")} - {p.name for p in pages}
+    pages = [p.relative_to(root / "_docs") for p in (root / "_docs").rglob("*.html")]
+    missing = {page_of(n) for n in (root / "nbs").rglob("*.ipynb")} - {p.name for p in pages}
     if missing: sys.exit(f"docs: pages are missing: {', '.join(sorted(missing))}")
     return len(pages)
 
@@ -25,7 +25,7 @@ def with_source():
     These pages are a course, so its readers see the code."""
     shutil.rmtree(root / "_nbs", ignore_errors=True)
     shutil.copytree(root / "nbs", root / "_nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for page in (root / "_nbs").glob("*.ipynb"):
+    for page in (root / "_nbs").rglob("*.ipynb"):
         nb = json.loads(page.read_text(encoding="utf-8"))
         for cell in nb["cells"]:
             src = "".join(cell["source"])
@@ -44,7 +44,7 @@ def build_with_smalldocs():
     code = "if __name__ == '__main__': from nbdev.serve import proc_nbs; proc_nbs('_nbs', n_workers=2)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
     if (root / "nbs/images").is_dir(): shutil.copytree(root / "nbs/images", proc / "images", dirs_exist_ok=True)
-    for page in [*proc.glob("*.ipynb"), proc / "_quarto.yml"]: adapt(page)
+    for page in [*proc.rglob("*.ipynb"), proc / "_quarto.yml"]: adapt(page)
     subprocess.run([bin / "smalldocs", "render", "--quiet", "--strict", "_proc"], cwd=root, check=True)
     shutil.rmtree(root / "_docs", ignore_errors=True)
     shutil.move(proc / "_docs", root / "_docs")

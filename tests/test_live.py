@@ -1,0 +1,143 @@
+"""The live views in JupyterLab, in a real browser: sliders are moved and pictures and values change."""
+import json, os, re, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+import browser as browsers
+
+SETUP = """from segnb.all import *
+import numpy as np
+curve = LRCurve(np.geomspace(1e-6, 1, 200), 2-np.tanh(np.linspace(-3, 3, 200))+.05*np.random.default_rng(0).standard_normal(200))
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    "A JupyterLab of its own: its address and the folder it serves"
+    pytest.importorskip("jupyterlab")
+    root = tmp_path_factory.mktemp("lab")
+    port = free_port()
+    env = {**os.environ, "JUPYTER_CONFIG_DIR": str(root / "config"), "JUPYTER_DATA_DIR": str(root / "data"), "JUPYTER_PLATFORM_DIRS": "1"}
+    (root / "nbs").mkdir()
+    with open(root / "log", "w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
+                                   "--IdentityProvider.token=", "--ServerApp.password=", f"--ServerApp.root_dir={root / 'nbs'}", "--LabApp.news_url=",
+                                   "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"], env=env, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(240):
+            try: urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=1).close(); break
+            except OSError: time.sleep(.25)
+            if server.poll() is not None: break
+        else: pytest.fail("JupyterLab did not start:\n" + (root / "log").read_text()[-3000:])
+        assert server.poll() is None, (root / "log").read_text()[-3000:]
+        yield f"http://127.0.0.1:{port}", root / "nbs"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    exe = browsers.find()
+    if exe is None: pytest.skip("no Chromium here: `make browser` fetches one")
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=exe, args=["--no-sandbox", "--disable-gpu"])
+        yield b
+        b.close()
+
+
+@pytest.fixture
+def notebook(lab, browser):
+    "Opens cells as a notebook, runs them, and yields a function that does so; errors of the page's console fail the test"
+    address, folder = lab
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" and not re.search("favicon|404|Failed to load resource|WebSocket", m.text) else None)
+
+    def show(name, *cells):
+        code = lambda i, s: dict(cell_type="code", id=f"cell{i}", metadata={}, source=s, outputs=[], execution_count=None)
+        nb = dict(cells=[code(i, s) for i, s in enumerate(cells)], nbformat=4, nbformat_minor=5,
+                  metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")))
+        (folder / f"{name}.ipynb").write_text(json.dumps(nb))
+        page.goto(f"{address}/lab/tree/{name}.ipynb?reset")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-StatusBar-TextItem:has-text('| Idle')", timeout=60_000)      # the kernel has answered
+        page.click(".lm-MenuBar-item:has-text('Run')")
+        page.click(".lm-Menu-item:has-text('Run All Cells')")
+        return page
+
+    yield show
+    page.close()
+    assert not errors, errors
+
+
+def cell(page, n): return page.locator(".jp-Notebook .jp-Cell").nth(n)
+
+
+def run(page, n, source):
+    "Types `source` into cell `n`, runs it, and returns what it printed"
+    editor = cell(page, n).locator(".cm-content")
+    editor.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(source)
+    page.keyboard.press("Control+Enter")
+    out = cell(page, n).locator(".jp-OutputArea-output pre")
+    out.wait_for(timeout=30_000)
+    return out.inner_text()
+
+
+def test_inspector(notebook):
+    page = notebook("inspector", SETUP + "view = curve.inspect(); view", "")
+    view = cell(page, 0)
+    picture, text = view.locator("img"), view.locator("span[aria-live]")
+    picture.wait_for(timeout=60_000)
+    before, said = picture.get_attribute("src"), text.inner_text()
+    handle = view.locator(".noUi-handle").first             # position along the curve
+    handle.focus()
+    for _ in range(5): page.keyboard.press("ArrowRight")
+    page.wait_for_function("([old]) => document.querySelector('span[aria-live]').innerText != old", arg=[said], timeout=15_000)
+    page.wait_for_timeout(500)
+    assert picture.get_attribute("src") != before
+    assert picture.get_attribute("alt") == text.inner_text()
+    moved = picture.get_attribute("src")
+    view.locator("input[type=checkbox]").first.click()      # valley's mark off
+    page.wait_for_function("([old]) => document.querySelector('img[alt]').src != old", arg=[moved], timeout=15_000)
+    picked = float(run(page, 1, "print(curve.picked)"))
+    assert f"rate {picked:.2e}" in text.inner_text()
+    assert float(run(page, 1, "print(np.flatnonzero(curve.lrs == curve.picked)[0] - np.abs(np.log(curve.lrs/curve.lr)).argmin())")) == 5
+
+
+def test_explorer(notebook):
+    page = notebook("explorer", SETUP + "view = explore_schedule(); view", "", "")
+    view = cell(page, 0)
+    view.locator("img").wait_for(timeout=60_000)
+    call, before = view.locator("input[type=text]").last, view.locator("img").get_attribute("src")
+    assert call.input_value() == "learn.fit_one_cycle(8, 0.004)"
+    view.locator(".noUi-handle").nth(0).focus()             # epochs
+    page.keyboard.press("ArrowRight"); page.keyboard.press("ArrowRight")
+    page.wait_for_function("([old]) => document.querySelector('img[alt]').src != old", arg=[before], timeout=15_000)
+    view.locator("button:has-text('linear')").click()
+    wanted = "learn.fit_one_cycle(10, 0.004, anneal='linear')"
+    page.wait_for_function("([s]) => [...document.querySelectorAll('input[type=text]')].some(o => o.value == s)", arg=[wanted], timeout=15_000)
+    into = view.locator("button:has-text('into the next cell')")
+    below = cell(page, 1).locator(".cm-content")
+    into.click()
+    playwright.expect(below).to_have_text(wanted, timeout=10_000)
+    view.locator("button:has-text('cos')").click()          # the call is replaced, not added
+    page.wait_for_timeout(800)
+    into.click()
+    playwright.expect(below).to_have_text("learn.fit_one_cycle(10, 0.004)", timeout=10_000)
+    below.click(); page.keyboard.press("Control+A"); page.keyboard.insert_text("learn.unfreeze()")
+    into.click()                                            # somebody's own line stays
+    playwright.expect(below).to_contain_text("learn.unfreeze()", timeout=10_000)
+    playwright.expect(below).to_contain_text("learn.fit_one_cycle(10, 0.004)", timeout=10_000)
