@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['rate_grid', 'RateTask', 'rate_tasks', 'one_class', 'volume_slices', 'available', 'load_data', 'NoValidation',
-           'prepare', 'train_at', 'run_unit', 'bench_lr']
+           'prepare', 'train_at', 'run_unit', 'bench_lr', 'torch_lr_finder', 'advice', 'regret_at', 'by_rate',
+           'regrets', 'summary']
 
-# %% ../nbs/90_bench_lr.ipynb #1730ef82
+# %% ../nbs/90_bench_lr.ipynb #de868012
 import math, os, random, tempfile, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, asdict, astuple, fields
@@ -24,7 +25,7 @@ from .dataset import Codes, ClipSplitter, FoldSplitter, find_pairs
 from .dataloader import SegDataLoaders
 from .unet import UNet
 from .learner import seg_learner
-from .lr_finder import LRCurve
+from .lr_finder import LRCurve, safe_lr, valley, slide, minimum, steep
 from .one_cycle import SegLearner
 
 # %% ../nbs/90_bench_lr.ipynb #379dc2c4
@@ -206,3 +207,59 @@ def bench_lr(
             rows, points = job.result()
             _add(points, out/'curves.csv'); _add(rows, out/'rates.csv')
     return pd.read_csv(out/'rates.csv'), pd.read_csv(out/'curves.csv')
+
+# %% ../nbs/90_bench_lr.ipynb #a5411ba3
+def torch_lr_finder(
+    lrs, losses, # Of each batch, as they were
+    smooth:float=.05, # Weight of the newest loss
+    skip_start:int=10, skip_end:int=5, # Points left out
+)->float:
+    "The suggestion of pytorch-lr-finder (github.com/davidtvs/pytorch-lr-finder), with its defaults"
+    out = []
+    for l in losses: out.append(l if not out else smooth*l + (1-smooth)*out[-1])
+    s = slice(skip_start, len(out)-skip_end)
+    return float(lrs[s][np.argmin(np.gradient(np.array(out[s])))])
+
+def advice(
+    curve:LRCurve, # From `lr_find`
+)->dict: # Name of the rule to rate
+    "What each rule makes of a curve; `safe_lr` where a rule cannot be applied at all"
+    x, s = curve.used
+    enough = len(s) >= 16
+    said = {f'fastai {f.__name__}': f(x, s) if enough else safe_lr for f in (valley, slide, minimum, steep)}
+    return {'ours': curve.lr, **said, 'pytorch-lr-finder': torch_lr_finder(curve.lrs[:curve.n], curve.losses[:curve.n]) if enough else safe_lr, 'always 0.001': 1e-3}
+
+# %% ../nbs/90_bench_lr.ipynb #bb156d41
+def regret_at(
+    scores:pd.DataFrame, # Of one task: rates as index, 'mean_iou' and 'diverged'
+    lr:float, # An answer
+)->dict:
+    "What following an answer costs in one task"
+    x, at = np.log10(scores.index.to_numpy()), np.log10(lr)
+    got = float(np.interp(at, x, scores.mean_iou))
+    return dict(lr=lr, mean_iou=got, regret=100*(scores.mean_iou.max()-got), diverged=bool(scores.diverged.iloc[np.abs(x-at).argmin()]))
+
+def by_rate(
+    rates:pd.DataFrame, # From `bench_lr`
+)->pd.DataFrame: # Index: task and rate; 'mean_iou' averaged over seeds, 'diverged' if any seed's loss rose
+    "One score for each task and rate"
+    df = rates.assign(diverged=~(rates.loss_last <= rates.loss_first))          # also true for a loss that is no number
+    return df.groupby([*_who[:-1], 'lr'], sort=False).agg(mean_iou=('mean_iou','mean'), diverged=('diverged','any'))
+
+def regrets(
+    rates:pd.DataFrame, curves:pd.DataFrame, # From `bench_lr`
+    rules=advice, # Function from an `LRCurve` to a dict of rates
+)->pd.DataFrame: # A row for each task, seed and rule
+    "What each rule would have cost in each task"
+    scores, out = by_rate(rates).sort_index(), []
+    for who,c in curves.groupby(_who, sort=False):
+        for rule,lr in rules(LRCurve(c.lr, c.loss)).items():
+            out.append(dict(zip(_who, who), rule=rule, **regret_at(scores.loc[who[:-1]], lr)))
+    return pd.DataFrame(out)
+
+def summary(
+    costs:pd.DataFrame, # From `regrets`
+)->pd.DataFrame: # A row for each rule, best first
+    "Median, 90th percentile and worst regret in points of mean IoU, and the share of trainings that diverged"
+    g = costs.groupby('rule', sort=False)
+    return pd.DataFrame(dict(median=g.regret.median(), p90=g.regret.quantile(.9), worst=g.regret.max(), diverged=g.diverged.mean())).sort_values('p90')

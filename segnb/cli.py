@@ -47,10 +47,10 @@ def _callbacks(every):
             print('  '.join([*parts, f'{time.time()-self.start:.0f} s']), flush=True)
     return ValidateEvery(), EpochLines(), ProgressCallback
 
-# %% ../nbs/91_cli.ipynb #0ac02b22
+# %% ../nbs/91_cli.ipynb #22367789
 def train_recipe(
     dls, # `SegDataLoaders`
-    epochs:int=26, # Epochs of one cycle
+    epochs:int=30, # Epochs of one cycle
     lr:float=4e-3, # Peak rate of decoder and head; the encoder gets a third
     encoder:str='tf_efficientnet_lite0', # Any timm encoder
     precision:str='auto', # 'bf16', 'fp32' or 'auto'
@@ -139,7 +139,7 @@ def _auto_size(ds, longest=640):
     print(f'Frames are resized to {h}x{w} (height x width); --size H W chooses another size.')
     return h, w
 
-# %% ../nbs/91_cli.ipynb #90efbfda
+# %% ../nbs/91_cli.ipynb #9049e83e
 def _free_place(out, overwrite):
     "The path of a model file that may be written, looked at before hours of work"
     out = Path(out)
@@ -150,7 +150,7 @@ def _free_place(out, overwrite):
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder
-    epochs:int=26, # Epochs
+    epochs:int=30, # Epochs
     lr:float=4e-3, # Peak rate
     bs:int=8, # Pictures a batch
     crop=None, # Height and width of training crops
@@ -200,7 +200,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #ecaf1834
+# %% ../nbs/91_cli.ipynb #56a3fed4
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -211,7 +211,7 @@ _options = dict(
     train=('train on a data set, print scores by class, save the model',
         ('data', dict(help="a folder (images/ and labels/, or train/ and trainannot/), or 'streets', 'camvid', 'camvid_tiny'")),
         ('--out', dict(help='model file; default NAME.safetensors')), ('--overwrite', dict(action='store_true', help='replace the model file')),
-        ('--epochs', dict(type=int, default=26)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
+        ('--epochs', dict(type=int, default=30)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
         ('--bs', dict(type=int, default=8, help='pictures a batch')),
         ('--crop', dict(help='training crops; default about 0.6 of a frame each way', **_pair)),
         ('--size', dict(help='resize frames; default: halve those longer than 640', **_pair)), _encoder, _seed,
@@ -221,8 +221,10 @@ _options = dict(
         ('--out', dict(default='predictions', help='folder for the results')),
         ('--no-overlays', dict(dest='overlays', action='store_false')), ('--overwrite', dict(action='store_true', help='replace results'))),
     bench=('measure against other libraries',
-        ('part', dict(choices=['data'], help='data: training pictures a second, against fastai')), ('data', dict(nargs='?', default='streets')),
-        ('--crop', _pair), ('--rounds', dict(type=int, default=5)), ('--out', dict(help='write the figures to this JSON file'))))
+        ('part', dict(choices=['data','lr'], help='data: training pictures a second, against fastai; lr: what each rule for the learning rate costs (hours)')),
+        ('data', dict(nargs='?', help='data: a folder or name as for train; lr: a folder with camvid/, camvid_tiny/, nuclei/, hippocampus/, or those of them that are there')),
+        ('--crop', _pair), ('--rounds', dict(type=int, default=5)), ('--seeds', dict(type=int, default=2, help='lr: trainings at each rate')),
+        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on'))))
 
 # %% ../nbs/91_cli.ipynb #6ab71ea1
 def _parser():
@@ -233,11 +235,19 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #88df8034
-def _bench(part, data, crop, rounds, out):
+# %% ../nbs/91_cli.ipynb #a0d6e4f4
+def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
-    df = bench_data(data_path(data), crop, rounds=rounds)
-    print(report(df, f"training pictures a second from {data}{', crops of %dx%d' % tuple(crop) if crop else ', whole frames'}, batches of 8", out))
+    df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
+    print(report(df, f"training pictures a second from {data or 'streets'}{', crops of %dx%d' % tuple(crop) if crop else ', whole frames'}, batches of 8", out))
+
+def _bench_lr(data, seeds, out, **_):
+    from segnb.bench_lr import bench_lr, regrets, summary
+    if data is not None and not Path(data).is_dir(): raise FileNotFoundError(f"{data}: no such folder")
+    rates, curves = bench_lr(out or 'choosing_a_rate', data, seeds)
+    print(summary(regrets(rates, curves)).round(3).to_string())
+
+def _bench(part, **kwargs): dict(data=_bench_data, lr=_bench_lr)[part](**kwargs)
 
 def main(argv=None):
     "The command `segnb`; returns the exit status"
