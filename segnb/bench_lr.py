@@ -229,7 +229,7 @@ def advice(
     said = {f'fastai {f.__name__}': f(x, s) if enough else safe_lr for f in (valley, slide, minimum, steep)}
     return {'ours': curve.lr, **said, 'pytorch-lr-finder': torch_lr_finder(curve.lrs[:curve.n], curve.losses[:curve.n]) if enough else safe_lr, 'always 0.001': 1e-3}
 
-# %% ../nbs/90_bench_lr.ipynb #bb156d41
+# %% ../nbs/90_bench_lr.ipynb #062ea6f3
 def regret_at(
     scores:pd.DataFrame, # Of one task: rates as index, 'mean_iou' and 'diverged'
     lr:float, # An answer
@@ -246,6 +246,7 @@ def by_rate(
     df = rates.assign(diverged=~(rates.loss_last <= rates.loss_first))          # also true for a loss that is no number
     return df.groupby([*_who[:-1], 'lr'], sort=False).agg(mean_iou=('mean_iou','mean'), diverged=('diverged','any'))
 
+# %% ../nbs/90_bench_lr.ipynb #fdd93ece
 def regrets(
     rates:pd.DataFrame, curves:pd.DataFrame, # From `bench_lr`
     rules=advice, # Function from an `LRCurve` to a dict of rates

@@ -139,7 +139,7 @@ def _auto_size(ds, longest=640):
     print(f'Frames are resized to {h}x{w} (height x width); --size H W chooses another size.')
     return h, w
 
-# %% ../nbs/91_cli.ipynb #9049e83e
+# %% ../nbs/91_cli.ipynb #ae6d0f00
 def _free_place(out, overwrite):
     "The path of a model file that may be written, looked at before hours of work"
     out = Path(out)
@@ -147,6 +147,7 @@ def _free_place(out, overwrite):
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK): raise FileNotFoundError(f"{out.parent}: no folder that can be written to")
     return out
 
+# %% ../nbs/91_cli.ipynb #aebe0875
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder

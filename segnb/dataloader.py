@@ -219,11 +219,12 @@ def show_results(self:SegDataLoader, b, out, max_n=3, **kwargs):
     out = out[0] if isinstance(out, (tuple, list)) else out
     display(plot_results(b[0], b[1], out, self.dataset.ds.classes, max_n=max_n, **kwargs))
 
-# %% ../nbs/03_dataloader.ipynb #7ff0beee
+# %% ../nbs/03_dataloader.ipynb #6974c117
 def default_crop(size)->tuple:
     "About 0.6 of a frame `(H,W)` each way, in multiples of 32"
     return tuple(max(32, round(.62*s/32)*32) for s in size)
 
+# %% ../nbs/03_dataloader.ipynb #742e447e
 class SegDataLoaders(DataLoaders):
     "A training and a validation `SegDataLoader`, made by `from_path`, `from_label_func`, `from_df` or `from_dataset`"
     @classmethod
@@ -304,7 +305,7 @@ def from_df(cls:SegDataLoaders,
     if valid_col is not None: kwargs['split'] = IndexSplitter(np.flatnonzero(df[valid_col].astype(bool)))
     return cls.from_dataset(SegDataset(images, masks, codes, colors, size, void), path=path, **kwargs)
 
-# %% ../nbs/03_dataloader.ipynb #4c0ae173
+# %% ../nbs/03_dataloader.ipynb #2e4fc2e4
 @patch
 def resized(self:SegDataLoaders,
     size, # `(height,width)` of the frames
@@ -322,6 +323,7 @@ def resized(self:SegDataLoaders,
     dls.codes, dls.vocab = self.codes, self.vocab
     return dls
 
+# %% ../nbs/03_dataloader.ipynb #1762dbdd
 @patch
 def test_dl(self:SegDataLoaders,
     fnames, # Paths of pictures

@@ -7,7 +7,7 @@ __all__ = ['VOID', 'camvid_codes', 'to_rgb', 'read_image', 'color_table', 'mask_
            'colorize', 'as_picture', 'overlay', 'legend_handles', 'ListSplitter', 'ClipSplitter', 'FoldSplitter',
            'find_pairs', 'pixel_counts']
 
-# %% ../nbs/01_dataset.ipynb #741a7845
+# %% ../nbs/01_dataset.ipynb #d4551fd5
 import re, colorsys
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fastcore.basics import store_attr, ifnone, patch
 from fastcore.foundation import L
 from fastai.data.transforms import get_image_files, RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask
+from .streets import street_codes
 
 # %% ../nbs/01_dataset.ipynb #fe550a5e
 def to_rgb(
@@ -350,8 +351,8 @@ def FoldSplitter(
         return _two(files, [i for i,o in enumerate(files) if of(o) in held])
     return _inner
 
-# %% ../nbs/01_dataset.ipynb #4c59fd23
-camvid_codes = ['Sky','Building','Pole','Road','Pavement','Tree','SignSymbol','Fence','Car','Pedestrian','Bicyclist','Unlabelled']
+# %% ../nbs/01_dataset.ipynb #ceecf505
+camvid_codes = [*street_codes[:-1], 'Unlabelled']
 
 def _codes_from(masks, camvid=False, colors=None, n=24):
     "Codes for masks that came without a `codes.txt`, from the numbers in up to `n` of them"

@@ -83,7 +83,7 @@ class RangeTest(Callback):
         if exploded or len(self.lrs) >= self.num_it: raise CancelFitException
     def before_validate(self): raise CancelValidException
 
-# %% ../nbs/08_lr_finder.ipynb #9ff4c0cd
+# %% ../nbs/08_lr_finder.ipynb #bd4f8766
 def valley(lrs, losses)->float:
     "In the middle of the longest valley: the longest decreasing subsequence, a half of a third past its first third (fastai's `valley`)"
     n, run = len(losses), np.ones(len(losses), dtype=int)
@@ -104,6 +104,7 @@ def slide(lrs, losses, lr_diff=15, thresh=.005)->float:
         r, l = r-1, l-1
     return float(best)
 
+# %% ../nbs/08_lr_finder.ipynb #bb943d29
 def minimum(lrs, losses)->float:
     "A tenth of the rate with the lowest loss (fastai's `minimum`)"
     return float(lrs[np.argmin(losses)])/10
@@ -161,7 +162,7 @@ def _answer(self:LRCurve):
     reason = f"only {len(s)} usable points on the curve" if len(s) < 16 else f"the loss never fell by more than 2 % (from {s[0]:.3g} to {s.min():.3g})"
     return safe_lr, f"{reason}, so it gives no ground for a rate; {safe_lr:g} is a safe one to start from"
 
-# %% ../nbs/08_lr_finder.ipynb #d6f6bcc4
+# %% ../nbs/08_lr_finder.ipynb #f43667d3
 @patch
 def at(self:LRCurve,
     k:int, # Which batch
@@ -170,6 +171,7 @@ def at(self:LRCurve,
     slope = np.gradient(self.smooth, np.log10(self.lrs[:self.n]))[k] if self.n > 1 else math.nan
     return dict(lr=float(self.lrs[k]), loss=float(self.smooth[k]), slope=float(slope))
 
+# %% ../nbs/08_lr_finder.ipynb #16530f06
 @patch
 def draw(self:LRCurve,
     ax, # matplotlib axes

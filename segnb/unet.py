@@ -191,7 +191,7 @@ def _no_weights(name, e):
     warnings.warn(f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no package that has them. "
                   "Starting from random weights, which need many more pictures. 'tf_efficientnet_lite0' comes with this installation.")
 
-# %% ../nbs/04_unet.ipynb #c6519120
+# %% ../nbs/04_unet.ipynb #ee4e2434
 class DecoderStep(nn.Module):
     "Enlarge to the skip's size, lay the skip beside it, two convolutions"
     def __init__(self, c_in, c_skip, c_out):
@@ -200,6 +200,7 @@ class DecoderStep(nn.Module):
     def forward(self, x, skip):
         return self.conv(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode='nearest'), skip], 1))
 
+# %% ../nbs/04_unet.ipynb #d853e5b5
 class EncoderUNet(nn.Module):
     "A U-Net whose way down is a pretrained timm encoder"
     def __init__(self,

@@ -37,7 +37,7 @@ def img_tag(
     return (f'<img decoding="sync" style="max-width:100%" alt="{alt}" '
             f'src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">')
 
-# %% ../nbs/12_widgets.ipynb #ccff30fc
+# %% ../nbs/12_widgets.ipynb #52f05a38
 def still(
     control, # A widget with a value
 )->str: # HTML
@@ -49,6 +49,7 @@ def still(
     shown = f' <b>{v:.3g}</b>' if control.readout else ''
     return f'<label>{name} <input type="range" disabled min="{control.min}" max="{control.max}" step="any" value="{v}">{shown}</label>'
 
+# %% ../nbs/12_widgets.ipynb #602c6aad
 class Live(W.VBox):
     "Controls above a picture that is drawn again when one of them changes"
     def __init__(self,
@@ -117,7 +118,7 @@ def draw_inspection(
     right.set_title(f'one cycle to {lr:.1e}', fontsize=10, y=1.02)
     return fig
 
-# %% ../nbs/12_widgets.ipynb #188d4127
+# %% ../nbs/12_widgets.ipynb #0b0fc312
 rules = ('valley', 'slide', 'minimum', 'steep')
 
 def reading(
@@ -129,6 +130,7 @@ def reading(
     moves = 'falls' if at['slope'] < 0 else 'rises'
     return f"rate {at['lr']:.2e}: loss {at['loss']:.3f}, which {moves} by {abs(at['slope']):.2f} over a tenfold rate"
 
+# %% ../nbs/12_widgets.ipynb #d108b321
 @patch
 def inspect(self:LRCurve,
     epochs:int=8, # Length of the schedule beside the curve
@@ -145,7 +147,7 @@ def inspect(self:LRCurve,
         return draw_inspection(curve, self.picked, [r for r in rules if marks[r]], epochs), reading(curve, pick)
     return Live(draw, controls, [['pick','beta'], ['ends',*rules]])
 
-# %% ../nbs/12_widgets.ipynb #437ebfae
+# %% ../nbs/12_widgets.ipynb #d6b8d4cb
 def schedule_call(
     epochs:int, lr_max:float, # Length and peak
     spread:float=1., # The encoder's peak is the head's divided by this
@@ -160,6 +162,7 @@ def schedule_call(
     changed = [f'{k}={repr(v) if k == "anneal" else g(v)}' for k,v in given.items() if v != usual[k]]
     return f"{name}.fit_one_cycle({', '.join([str(epochs), peak, *changed])})"
 
+# %% ../nbs/12_widgets.ipynb #a4715e52
 def draw_schedule(
     epochs:int, lr_max:float, spread:float=1., # As in `schedule_call`
     log:bool=False, # Logarithmic axis, on which the last epochs can be seen
@@ -175,7 +178,7 @@ def draw_schedule(
     right.plot(x, sched.momentum, color='tab:green'); right.set(xlabel='epoch', ylabel='momentum')
     return fig
 
-# %% ../nbs/12_widgets.ipynb #4bc80f4d
+# %% ../nbs/12_widgets.ipynb #36950baa
 _type_below = """
 const cell = document.querySelector('.%s')?.closest('.jp-Cell');
 let next = cell?.nextElementSibling;
@@ -191,6 +194,7 @@ if (editor) {
   document.execCommand('insertText', false, replace ? text : text+'\\n');
 }"""
 
+# %% ../nbs/12_widgets.ipynb #38073539
 def explore_schedule(
     epochs:int=8, # Start values of the controls
     lr_max:float=4e-3,
