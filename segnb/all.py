@@ -9,4 +9,5 @@ from segnb.metrics import *
 from segnb.learner import *
 from segnb.lr_finder import *
 from segnb.one_cycle import *
+from segnb.tta import *
 from segnb.widgets import *

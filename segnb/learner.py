@@ -161,31 +161,34 @@ def confusion(self:SegLearner,
             cm.add(pred, y)
     return cm
 
-# %% ../nbs/07_learner.ipynb #74ffa7b7
+# %% ../nbs/07_learner.ipynb #8a9f6e62
 @patch
 def scores(self:SegLearner,
     ds_idx:int=1, # 0: training set, 1: validation set
     dl=None, # A loader instead
+    model=None, # A model instead of the learner's
 )->pd.DataFrame: # A row for each class and one for the set
     "Accuracy, precision, IoU, Dice and pixels of each class, void left out"
-    return self.confusion(ds_idx, dl).table()
+    return self.confusion(ds_idx, dl, model).table()
 
-# %% ../nbs/07_learner.ipynb #c352eaaf
+# %% ../nbs/07_learner.ipynb #9a9fd068
 class SegModel:
     "A network with the names of its classes: takes pictures, gives class maps"
     def __init__(self,
-        model:nn.Module, # Gives logits (B,classes,H,W) for (B,3,H,W) in 0..1
+        model:nn.Module, # Gives logits (B,classes,H,W) for (B,3,H,W) in 0..1; or probabilities, and says so by `gives_probs`
         codes, # `Codes`
         size=None, # `(height,width)` of the frames it was trained on; None: pictures are taken at their own size
         device=None, # Default: where the model is
         half=None, # Compute in bfloat16; default: where the device is fast at it
         info=None, # Anything worth keeping about the model, saved with it
+        temperature:float=1., # Logits are divided by it: see the chapter on calibration
     ):
         if getattr(model, 'config', {}).get('pad') is False:
             raise ValueError("an unpadded UNet labels only the middle of a picture: build it with pad=True to predict with it")
         self.codes, self.size, self.info = codes, None if size is None else tuple(int(s) for s in size), info or {}
         self.model = model.eval() if device is None else model.to(device).eval()
         self.half = fast_bf16(self.device) if half is None else half
+        self.temperature = float(temperature)
 
     @property
     def classes(self): return self.codes.classes
@@ -195,7 +198,7 @@ class SegModel:
         encoder = getattr(self.model, 'config', {}).get('name', '')
         return f"SegModel({type(self.model).__name__} {encoder}, {len(self.classes)} classes, trained at {self.size})"
 
-# %% ../nbs/07_learner.ipynb #b0710a70
+# %% ../nbs/07_learner.ipynb #1692272b
 @patch
 def probs(self:SegModel,
     x, # float (B,3,H,W) in 0..1
@@ -205,7 +208,7 @@ def probs(self:SegModel,
     x = x.to(self.device).as_subclass(torch.Tensor)
     with torch.inference_mode():
         with autocast(x.device, self.half): y = self.model(x)
-        p = y.float().softmax(1)
+        p = y.float() if getattr(self.model, 'gives_probs', False) else (y.float()/self.temperature).softmax(1)
         return p if size is None or tuple(size) == tuple(p.shape[-2:]) else F.interpolate(p, size=tuple(size), mode='bilinear')
 
 @patch
@@ -215,7 +218,7 @@ def training_size(self:SegModel, size)->tuple:
     f = (self.size[0]*self.size[1]/(size[0]*size[1]))**.5
     return tuple(max(1, round(s*f)) for s in size)
 
-# %% ../nbs/07_learner.ipynb #91902cef
+# %% ../nbs/07_learner.ipynb #f3b8afd5
 def _is_picture_array(a): return isinstance(a, np.ndarray) and a.ndim in (2,3)
 
 @patch
@@ -225,8 +228,9 @@ def _one(self:SegModel, src, resize=True):
     size = im.size[::-1]
     inner = self.training_size(size) if resize else size
     if inner != size: im = im.resize(inner[::-1], Image.BILINEAR, reducing_gap=3)
-    x = torch.from_numpy(np.array(im)).permute(2,0,1)[None].float()/255
-    return self.probs(x, size).argmax(1)[0].byte().cpu().numpy()
+    x = torch.from_numpy(np.array(im)).permute(2,0,1)[None]
+    if inner == size and hasattr(self.model, 'classify'): return self.model.classify(x)[0].numpy()      # piece by piece
+    return self.probs(x.float()/255, size).argmax(1)[0].byte().cpu().numpy()
 
 @patch
 def predict(self:SegModel,
@@ -240,21 +244,21 @@ def predict(self:SegModel,
     if isinstance(src, (list, tuple, L)): return ((Path(o), self._one(o, resize)) for o in src)
     return self._one(src, resize)
 
-# %% ../nbs/07_learner.ipynb #c4e14223
+# %% ../nbs/07_learner.ipynb #82ddaf07
 @patch
 def seg_model(self:SegLearner,
     info=None, # Anything worth keeping about the model, saved with it as JSON
 )->SegModel:
     "The network of this learner as a `SegModel`"
     frames = self.dls.train_ds
-    return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info)
+    return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info, temperature=getattr(self, 'temperature', 1.))
 
 @patch
 def predict(self:SegLearner, src, resize:bool=True):
     "Class maps at the pictures' own sizes; see `SegModel.predict`"
     return self.seg_model().predict(src, resize)
 
-# %% ../nbs/07_learner.ipynb #75d838c2
+# %% ../nbs/07_learner.ipynb #43fd0684
 _kinds = {c.__name__: c for c in (UNet, EncoderUNet)}
 
 def _header(m):
@@ -263,7 +267,7 @@ def _header(m):
     kind = type(m.model).__name__
     if kind not in _kinds: raise ValueError(f"a {kind} cannot be rebuilt from a model file, only {' and '.join(_kinds)}; save its state_dict yourself")
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
-                           size=m.size, info=m.info, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
+                           size=m.size, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
 # %% ../nbs/07_learner.ipynb #c0c80ce2
 @patch
@@ -306,7 +310,7 @@ def _read_header(fn):
     if head.get('kind') not in _kinds: raise ValueError(f"{fn}: holds a {head.get('kind')!r}; known are {', '.join(_kinds)}")
     return head
 
-# %% ../nbs/07_learner.ipynb #3985fe04
+# %% ../nbs/07_learner.ipynb #98bdeb6c
 def load_model(
     fn, # Path of a file that `save_model` wrote
     device=None, # Default: the GPU where there is one
@@ -320,7 +324,7 @@ def load_model(
         model = _kinds[head['kind']](**head['config'], **(dict(pretrained=False) if head['kind'] == 'EncoderUNet' else {}))
         with safe_open(fn, 'pt') as f: model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
         model = float_depthwise(model).to(memory_format=torch.channels_last)
-        return SegModel(model, codes, head['size'], ifnone(device, default_device()), info=head['info'])
+        return SegModel(model, codes, head['size'], ifnone(device, default_device()), info=head['info'], temperature=head.get('temperature', 1.))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as e:
         raise ValueError(f"{fn}: header and tensors do not fit each other ({e})") from e
 
