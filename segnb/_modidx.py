@@ -226,6 +226,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'segnb.lr_finder._restore_opt': ('lr_finder.html#_restore_opt', 'segnb/lr_finder.py'),
                                  'segnb.lr_finder._rng_state': ('lr_finder.html#_rng_state', 'segnb/lr_finder.py'),
                                  'segnb.lr_finder._set_rng_state': ('lr_finder.html#_set_rng_state', 'segnb/lr_finder.py'),
+                                 'segnb.lr_finder.fallen': ('lr_finder.html#fallen', 'segnb/lr_finder.py'),
                                  'segnb.lr_finder.minimum': ('lr_finder.html#minimum', 'segnb/lr_finder.py'),
                                  'segnb.lr_finder.slide': ('lr_finder.html#slide', 'segnb/lr_finder.py'),
                                  'segnb.lr_finder.smoothed': ('lr_finder.html#smoothed', 'segnb/lr_finder.py'),

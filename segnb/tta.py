@@ -6,8 +6,8 @@
 __all__ = ['views', 'View', 'Probs', 'as_probs', 'Wrapper', 'TTA', 'Ensemble', 'tile_starts', 'tile_weight', 'Tiled',
            'peak_memory']
 
-# %% ../nbs/10_tta.ipynb #6644260f
-import math, threading
+# %% ../nbs/10_tta.ipynb #edd5dfa6
+import ctypes, gc, math, threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -273,7 +273,7 @@ def tta(self:SegLearner,
     if len({p.shape for p in preds}) == 1: return torch.stack(preds), torch.stack(masks)
     return list(preds), list(masks)
 
-# %% ../nbs/10_tta.ipynb #9346d48f
+# %% ../nbs/10_tta.ipynb #f586b190
 def _rss(): return int(Path('/proc/self/statm').read_text().split()[1])*4096/2**20
 
 @contextmanager
@@ -286,6 +286,9 @@ def peak_memory(
         yield out
         out.append(math.nan)
         return
+    gc.collect()
+    try: ctypes.CDLL(None).malloc_trim(0)           # give back what was freed, or the peak would hide in it
+    except (OSError, AttributeError): pass          # not glibc
     start, out, stop = _rss(), [], threading.Event()
     def _watch():
         while not stop.wait(every): out.append(_rss()-start)
