@@ -10,4 +10,5 @@ from segnb.learner import *
 from segnb.lr_finder import *
 from segnb.one_cycle import *
 from segnb.tta import *
+from segnb.interpret import *
 from segnb.widgets import *

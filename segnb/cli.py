@@ -201,7 +201,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #56a3fed4
+# %% ../nbs/91_cli.ipynb #5a3fffd9
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -222,10 +222,12 @@ _options = dict(
         ('--out', dict(default='predictions', help='folder for the results')),
         ('--no-overlays', dict(dest='overlays', action='store_false')), ('--overwrite', dict(action='store_true', help='replace results'))),
     bench=('measure against other libraries',
-        ('part', dict(choices=['data','lr'], help='data: training pictures a second, against fastai; lr: what each rule for the learning rate costs (hours)')),
+        ('part', dict(choices=['data','lr','ensemble'], help='data: training pictures a second, against fastai; lr: what each rule for the learning rate costs (hours); '
+            'ensemble: model files, alone and together')),
         ('data', dict(nargs='?', help='data: a folder or name as for train; lr: a folder with camvid/, camvid_tiny/, nuclei/, hippocampus/, or those of them that are there')),
+        ('--models', dict(nargs='+', default=[], help='ensemble: model files')),
         ('--crop', _pair), ('--rounds', dict(type=int, default=5)), ('--seeds', dict(type=int, default=2, help='lr: trainings at each rate')),
-        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on'))))
+        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on; ensemble: a CSV file'))))
 
 # %% ../nbs/91_cli.ipynb #6ab71ea1
 def _parser():
@@ -236,7 +238,7 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #a0d6e4f4
+# %% ../nbs/91_cli.ipynb #682f40de
 def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
     df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
@@ -248,7 +250,12 @@ def _bench_lr(data, seeds, out, **_):
     rates, curves = bench_lr(out or 'choosing_a_rate', data, seeds)
     print(summary(regrets(rates, curves)).round(3).to_string())
 
-def _bench(part, **kwargs): dict(data=_bench_data, lr=_bench_lr)[part](**kwargs)
+def _bench_ensemble(data, models, out, **_):
+    from segnb.bench_ensemble import bench_ensemble
+    if not models: raise ValueError("bench ensemble: say with --models which model files")
+    print(bench_ensemble(data_path(data or 'streets'), models, out=out).round(4).to_string())
+
+def _bench(part, **kwargs): dict(data=_bench_data, lr=_bench_lr, ensemble=_bench_ensemble)[part](**kwargs)
 
 def main(argv=None):
     "The command `segnb`; returns the exit status"
