@@ -265,7 +265,7 @@ def model_cost(
     model.train(was)
     return {'parameters (M)': sum(p.numel() for p in model.parameters())/1e6, 'GFLOP': f.get_total_flops()/1e9, 'ms': sorted(times)[runs//2]*1e3}
 
-# %% ../nbs/04_unet.ipynb #2f1eed2e
+# %% ../nbs/04_unet.ipynb #a9be2e2d
 @patch
 def fix(self:EncoderUNet,
     reduction:int=4, # Stages down to this fraction of the picture's height and width: 2 is half, 4 a quarter
@@ -275,7 +275,9 @@ def fix(self:EncoderUNet,
     names = [n for n,r in zip(info.module_name(), info.reduction()) if r <= reduction]
     if not names: return self
     parts = list(self.encoder.named_modules())      # in the order of the forward pass
-    last = max(i for i,(n,_) in enumerate(parts) if (n+'.').startswith(names[-1]+'.'))
-    self.fixed = [m for _,m in parts[:last+1] if not list(m.children())]
+    flat = lambda n: n.replace('.', '_')+'_'          # timm writes stages.0 and stages_0
+    last = max(i for i,(n,_) in enumerate(parts) if flat(n).startswith(flat(names[-1])))
+    own = lambda m: [*m.parameters(recurse=False), *m.buffers(recurse=False)]       # a timm batch norm has children as well
+    self.fixed = [m for _,m in parts[:last+1] if own(m)]
     for m in self.fixed: m.requires_grad_(False).eval()
     return self
