@@ -61,7 +61,8 @@ def test_train_writes_a_model_that_scores_as_printed(small_set, tmp_path):
 
 
 @pytest.mark.parametrize("args, why", [(("train", "nosuch"), "no such folder"), (("predict", "no.safetensors", "x.png"), "no such model file"),
-                                       (("train", "tests"), "found neither"), (("bench", "data", "nosuch"), "no such folder")])
+                                       (("train", "tests"), "found neither"), (("bench", "data", "nosuch"), "no such folder"),
+                                       (("bench", "lr", "nosuch"), "no such folder"), (("bench", "ensemble"), "--models")])
 def test_errors_are_one_line(args, why):
     run = segnb(*args)
     assert run.returncode == 2 and why in run.stderr and "Traceback" not in run.stderr

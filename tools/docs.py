@@ -57,7 +57,8 @@ def adapt(page):
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"\b\d\d[a-z]?_(\w+\.ipynb)", r"\1", text)
     text = re.sub(r'\s*"output-file: \w+\.html\\n",', "", text)
-    text = re.sub(r"\]\(/(\w+\.html)", r"](\1", text)
+    up = "../" * len(page.relative_to(proc).parent.parts)
+    text = re.sub(r"\]\(/(\w+\.html)", rf"]({up}\1", text)
     text = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}", "", text)
     text = re.sub(r"\[([^\]]+)\]\(\.\./([A-Z]+)(?:\.md)?\)", r"\1", text)     # files beside nbs/ are not pages
     target = page.with_name(re.sub(r"^\d+[a-z]?_", "", page.name))
