@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['score', 'bench_ensemble']
 
-# %% ../nbs/90_bench_ensemble.ipynb #58cc4d22
+# %% ../nbs/90_bench_ensemble.ipynb #02cbe936
 import time
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from .dataloader import Frames, SegDataLoader
 from .metrics import ConfusionMatrix
 from .learner import load_model
 from .tta import TTA, Ensemble, as_probs, peak_memory
-from .interpret import Reliability, Tempered, fit_temperature, some_pixels
+from .interpret import Reliability, fit_temperature, some_pixels
 
-# %% ../nbs/90_bench_ensemble.ipynb #15e39bf5
+# %% ../nbs/90_bench_ensemble.ipynb #16fa3402
 def score(
     model, # See `as_probs`
     frames, # `Frames` with masks
@@ -26,22 +26,24 @@ def score(
 )->dict: # pixel accuracy, mean IoU, temperature, ECE before and after it, seconds a frame, peak memory in MB
     "Everything about one model on a set of whole frames"
     m, half = as_probs(model), len(frames)//2
-    loader = lambda idxs: SegDataLoader(Frames(frames.ds.subset(idxs)), bs=bs, device=next(m.parameters()).device)
-    t = fit_temperature(*some_pixels(m, loader(range(half))))
+    loader = lambda f: SegDataLoader(f, bs=bs, device=next(m.parameters()).device)
+    t = fit_temperature(*some_pixels(m, loader(Frames(frames.ds.subset(range(half))))))
+    whole, seen = loader(frames), 0
     cm = ConfusionMatrix(classes=frames.ds.classes)
     before, after = Reliability(frames.ds.classes), Reliability(frames.ds.classes)
     with peak_memory() as memory:
         start = time.perf_counter()
-        for k,(x,y) in enumerate(progress(loader(range(len(frames))), least=20)):
+        for x,y in progress(whole, least=20):
             p, y = m(x), y.as_subclass(torch.Tensor)
             cm.add(p, y)
-            if k*bs >= half:
+            if seen >= half:
                 before.add(p, y); after.add((p.clamp_min(1e-9).log()/t).softmax(1), y)
+            seen += len(x)
         seconds = (time.perf_counter()-start)/len(frames)
     return {'pixel accuracy': cm.pixel_acc, 'mean IoU': cm.mean_iou, 'temperature': t, 'ECE': before.ece, 'ECE after': after.ece,
             'seconds a frame': seconds, 'peak MB': memory[-1]}
 
-# %% ../nbs/90_bench_ensemble.ipynb #18d539fe
+# %% ../nbs/90_bench_ensemble.ipynb #8bc3fd68
 def bench_ensemble(
     path, # A folder with its own split
     models, # Model files
@@ -51,7 +53,9 @@ def bench_ensemble(
     "Single models, test-time augmentation, ensemble and both, on the validation frames of a set"
     ds, split = find_pairs(path)
     if split is None: raise ValueError(f"{path} comes without a split: a list valid.txt, or val/ with valannot/, says which frames are for validation")
-    frames, members = Frames(ds.subset(split(ds.images)[1])), {Path(f).stem: load_model(f) for f in models}
+    stems = [Path(f).stem for f in models]
+    names = stems if len(set(stems)) == len(stems) else list(map(str, models))
+    frames, members = Frames(ds.subset(split(ds.images)[1])), {n: load_model(f) for n,f in zip(names, models)}
     every = Ensemble(*members.values())
     rows = {**members, **{f'{n}, mirrored': TTA(m) for n,m in members.items()}, **{f'{n}, mirrored, {len(scales)} scales': TTA(m, scales=scales) for n,m in members.items()},
             'ensemble': every, 'ensemble, mirrored': TTA(every), f'ensemble, mirrored, {len(scales)} scales': TTA(every, scales=scales),

@@ -28,13 +28,13 @@ from .learner import seg_learner
 from .lr_finder import LRCurve, safe_lr, valley, slide, minimum, steep
 from .one_cycle import SegLearner
 
-# %% ../nbs/90_bench_lr.ipynb #379dc2c4
+# %% ../nbs/90_bench_lr.ipynb #f6b5dc2f
 @dataclass(frozen=True)
 class RateTask:
     "A training whose best rate is looked for"
     data: str    # See `load_data`
     model: str   # 'lite0': a pretrained encoder; 'unet': a U-Net from random weights
-    stage: str   # 'frozen', 'unfrozen' (all at once), 'second' (unfrozen after a frozen training), 'scratch'
+    stage: str   # 'frozen', 'unfrozen' (encoder and decoder at once), 'second' (unfrozen after a frozen training), 'scratch'
     opt: str     # 'adam', or 'sgd' with momentum
     def __str__(self): return ' '.join(astuple(self))
 
@@ -183,12 +183,20 @@ def run_unit(
 
 def _one_thread(): torch.set_num_threads(1)
 
-# %% ../nbs/90_bench_lr.ipynb #fd9a1581
+# %% ../nbs/90_bench_lr.ipynb #22eb4509
 _who = [f.name for f in fields(RateTask)]+['seed']
 
 def _add(rows, file):
     "Add rows to a CSV file, with a header if it is new"
     pd.DataFrame(rows).to_csv(file, mode='a', header=not file.exists(), index=False, float_format='%.5g')
+
+def _done(out):
+    "Units that are complete; curves of one that is not are taken out"
+    if not (out/'rates.csv').exists(): return set()
+    done = set(pd.read_csv(out/'rates.csv')[_who].itertuples(index=False, name=None))
+    curves = pd.read_csv(out/'curves.csv')
+    curves[[w in done for w in curves[_who].itertuples(index=False, name=None)]].to_csv(out/'curves.csv', index=False, float_format='%.5g')
+    return done
 
 def bench_lr(
     out, # Folder for rates.csv and curves.csv; what is there is kept and not done again
@@ -199,7 +207,7 @@ def bench_lr(
 )->tuple: # The two tables
     "Train every task at every rate"
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
-    done = set() if not (out/'rates.csv').exists() else set(pd.read_csv(out/'rates.csv')[_who].itertuples(index=False, name=None))
+    done = _done(out)
     units = [(t,s) for s in range(seeds) for t in rate_tasks(available(root)) if (*astuple(t),s) not in done]
     with ProcessPoolExecutor(workers or os.cpu_count(), get_context('spawn'), _one_thread) as ex:
         jobs = [ex.submit(run_unit, t, s, root, steps) for t,s in units]
@@ -208,7 +216,7 @@ def bench_lr(
             _add(points, out/'curves.csv'); _add(rows, out/'rates.csv')
     return pd.read_csv(out/'rates.csv'), pd.read_csv(out/'curves.csv')
 
-# %% ../nbs/90_bench_lr.ipynb #a5411ba3
+# %% ../nbs/90_bench_lr.ipynb #2f493812
 def torch_lr_finder(
     lrs, losses, # Of each batch, as they were
     smooth:float=.05, # Weight of the newest loss
@@ -227,7 +235,8 @@ def advice(
     x, s = curve.used
     enough = len(s) >= 16
     said = {f'fastai {f.__name__}': f(x, s) if enough else safe_lr for f in (valley, slide, minimum, steep)}
-    return {'ours': curve.lr, **said, 'pytorch-lr-finder': torch_lr_finder(curve.lrs[:curve.n], curve.losses[:curve.n]) if enough else safe_lr, 'always 0.001': 1e-3}
+    return {'ours': curve.lr, **said, 'pytorch-lr-finder': torch_lr_finder(curve.lrs[:curve.n], curve.losses[:curve.n]) if enough else safe_lr,
+            'always 0.001': 1e-3, 'always 0.01': 1e-2}
 
 # %% ../nbs/90_bench_lr.ipynb #062ea6f3
 def regret_at(

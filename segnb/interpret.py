@@ -95,7 +95,7 @@ def plot_reliability(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/11_interpret.ipynb #ed4d6c8f
+# %% ../nbs/11_interpret.ipynb #6dac7a7f
 def some_pixels(
     model, # See `as_probs`
     dl, # A `SegDataLoader` with masks
@@ -120,7 +120,7 @@ def fit_temperature(
     "The temperature that makes the labels most likely (arXiv 1706.04599, section 4.2)"
     logp, y = logp.detach().clone().float(), y.detach().clone().long()
     if not len(y): raise ValueError("no pixels to fit a temperature on")
-    log_t = torch.zeros(1, requires_grad=True)
+    log_t = torch.zeros(1, device=logp.device, requires_grad=True)
     opt = torch.optim.LBFGS([log_t], max_iter=50, line_search_fn='strong_wolfe')
     def _loss():
         opt.zero_grad()

@@ -218,7 +218,7 @@ def training_size(self:SegModel, size)->tuple:
     f = (self.size[0]*self.size[1]/(size[0]*size[1]))**.5
     return tuple(max(1, round(s*f)) for s in size)
 
-# %% ../nbs/07_learner.ipynb #f3b8afd5
+# %% ../nbs/07_learner.ipynb #e0824372
 def _is_picture_array(a): return isinstance(a, np.ndarray) and a.ndim in (2,3)
 
 @patch
@@ -226,10 +226,11 @@ def _one(self:SegModel, src, resize=True):
     "The class map of one picture, uint8 (H,W)"
     im = read_image(Image.fromarray(as_picture(src)) if _is_picture_array(src) else src)
     size = im.size[::-1]
-    inner = self.training_size(size) if resize else size
+    tiled = hasattr(self.model, 'classify')                             # works piece by piece, at the picture's own size
+    inner = self.training_size(size) if resize and not tiled else size
     if inner != size: im = im.resize(inner[::-1], Image.BILINEAR, reducing_gap=3)
     x = torch.from_numpy(np.array(im)).permute(2,0,1)[None]
-    if inner == size and hasattr(self.model, 'classify'): return self.model.classify(x)[0].numpy()      # piece by piece
+    if tiled: return self.model.classify(x)[0].numpy()
     return self.probs(x.float()/255, size).argmax(1)[0].byte().cpu().numpy()
 
 @patch

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['safe_lr', 'undisturbed', 'smoothed', 'RangeTest', 'valley', 'slide', 'minimum', 'steep', 'fallen', 'LRCurve']
 
-# %% ../nbs/08_lr_finder.ipynb #7d1b4327
+# %% ../nbs/08_lr_finder.ipynb #d9a0b283
 import copy, math, random, warnings
 from contextlib import contextmanager
 
 import numpy as np, torch
 from fastcore.basics import store_attr, patch, ifnone
-from fastai.callback.core import Callback, CancelFitException, CancelValidException
+from fastai.callback.core import Callback, CancelFitException, CancelEpochException
 from .learner import SegLearner
 
 # %% ../nbs/08_lr_finder.ipynb #4935f38c
@@ -65,12 +65,12 @@ def smoothed(
         out.append(s/(1-beta**i))
     return np.array(out)
 
-# %% ../nbs/08_lr_finder.ipynb #4e43d491
+# %% ../nbs/08_lr_finder.ipynb #f6b48964
 class RangeTest(Callback):
     "Raise the rate exponentially at each batch; record the losses; stop when they explode"
-    order = 60
+    order, name = 60, 'lr_finder'                # the name by which fastai's trackers know that they must not act
     def __init__(self, start_lr, end_lr, num_it, stop_div, ratios): store_attr()
-    def before_fit(self): self.lrs, self.losses, self.best = [], [], math.inf
+    def before_fit(self): self.lrs, self.losses, self.best, self.over = [], [], math.inf, False
     def before_batch(self):
         lr = self.start_lr*(self.end_lr/self.start_lr)**(len(self.lrs)/(self.num_it-1))
         self.opt.set_hyper('lr', [lr*r for r in self.ratios])
@@ -80,8 +80,10 @@ class RangeTest(Callback):
         now = smoothed(self.losses)[-1]
         self.best = min(self.best, now)
         exploded = not math.isfinite(now) or self.stop_div and now > 4*self.best
-        if exploded or len(self.lrs) >= self.num_it: raise CancelFitException
-    def before_validate(self): raise CancelValidException
+        self.over = bool(exploded or len(self.lrs) >= self.num_it)
+        if self.over: raise CancelFitException
+    def after_train(self):
+        if not self.over: raise CancelEpochException     # no validation, which would reset the metrics
 
 # %% ../nbs/08_lr_finder.ipynb #bd4f8766
 def valley(lrs, losses)->float:
@@ -113,15 +115,16 @@ def steep(lrs, losses)->float:
     "The rate at which the loss falls fastest against the logarithm of the rate (fastai's `steep`)"
     return float(lrs[np.argmin(np.diff(losses)/np.diff(np.log(lrs)))])
 
-# %% ../nbs/08_lr_finder.ipynb #70940ddd
+# %% ../nbs/08_lr_finder.ipynb #29b4b601
 def fallen(
     lrs, losses, # Rates and smoothed losses
     share:float=.8, # Part of the fall
 )->float:
     "The rate at which `share` of the fall is done, from the highest loss before the lowest one"
     low = int(np.argmin(losses))
-    high = losses[:low+1].max()
-    return float(lrs[np.argmax(losses[:low+1] <= high - share*(high-losses[low]))])
+    top = int(np.argmax(losses[:low+1]))
+    level = losses[top] - share*(losses[top]-losses[low])
+    return float(lrs[top + np.argmax(losses[top:low+1] <= level)])
 
 # %% ../nbs/08_lr_finder.ipynb #102943c0
 safe_lr = 1e-3

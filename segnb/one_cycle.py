@@ -27,24 +27,24 @@ def linear_anneal(start, end, pos:float):
 
 anneals = dict(cos=cos_anneal, linear=linear_anneal)
 
-# %% ../nbs/09_one_cycle.ipynb #8c1d8c24
+# %% ../nbs/09_one_cycle.ipynb #4e020a82
 def one_cycle(
     pct_start:float, # Share of the training that is spent going up
     start, peak, end, # Values at the beginning, at the top and at the end; arrays for several parameter groups
-    anneal:str='cos', # 'cos', or 'linear' as in the paper
+    anneal:str='cos', # 'cos', or 'linear': straight lines
 ):  # A function from position (0..1) to value
     "A schedule that goes from `start` to `peak` and on to `end` (arXiv 1708.07120)"
-    if not 0 < pct_start < 1: raise ValueError(f"pct_start={pct_start}: the share of training spent going up lies between 0 and 1")
+    if not 0 <= pct_start <= 1: raise ValueError(f"pct_start={pct_start}: the share of training spent going up lies between 0 and 1")
     if anneal not in anneals: raise ValueError(f"anneal={anneal!r}: choose {' or '.join(map(repr, anneals))}")
     along = anneals[anneal]
     turn, full = np.float32(pct_start), np.float32(pct_start)+np.float32(1-pct_start)
     def _inner(pos):
         p = np.float32(pos)
-        if p < turn: return along(start, peak, float(p/turn))
+        if p < turn or turn == full: return along(start, peak, float(p/turn))
         return along(peak, end, float((p-turn)/(full-turn)))
     return _inner
 
-# %% ../nbs/09_one_cycle.ipynb #8a4c6bc9
+# %% ../nbs/09_one_cycle.ipynb #f0879215
 def cycles(
     lr_max, # Peak rate: a number, or one for each parameter group
     div:float=25., # The first rate is the peak divided by this
@@ -65,8 +65,9 @@ def schedule(
 )->pd.DataFrame: # A row a step: a column of rates for each group, and 'momentum'
     "The rates and momentum of `fit_one_cycle`, step by step"
     at = cycles(lr_max, **kwargs)
-    rates = np.stack([at['lr'](k/n_iter) for k in range(n_iter)])
-    names = groups or (['lr'] if rates.shape[1] == 1 else [f'lr {i}' for i in range(rates.shape[1])])
+    n = np.size(lr_max)
+    rates = np.array([at['lr'](k/n_iter) for k in range(n_iter)]).reshape(n_iter, n)
+    names = groups or (['lr'] if n == 1 else [f'lr {i}' for i in range(n)])
     return pd.DataFrame(rates, columns=names).assign(momentum=[at['mom'](k/n_iter) for k in range(n_iter)])
 
 # %% ../nbs/09_one_cycle.ipynb #3acfdc19
@@ -81,7 +82,7 @@ def plot_sched(
     fig.tight_layout(); plt.close(fig)
     return fig
 
-# %% ../nbs/09_one_cycle.ipynb #49e79598
+# %% ../nbs/09_one_cycle.ipynb #04cc1e8d
 @patch
 def fit_one_cycle(self:SegLearner,
     n_epoch:int, # Epochs
@@ -94,7 +95,7 @@ def fit_one_cycle(self:SegLearner,
     cbs=None, # Callbacks for this training only
     reset_opt:bool=False, # Start with a fresh optimiser
     start_epoch:int=0, # Epoch to go on from
-    anneal:str='cos', # 'cos', or 'linear' as in the paper
+    anneal:str='cos', # 'cos', or 'linear': straight lines
 ):
     "Train for `n_epoch` epochs with one cycle of learning rate and momentum (arXiv 1708.07120)"
     if self.opt is None: self.create_opt()
@@ -110,7 +111,7 @@ def plot_sched(self:SegLearner):
     if not hasattr(self, 'sched'): raise ValueError("there is no schedule yet: call fit_one_cycle first")
     return plot_sched(self.sched)
 
-# %% ../nbs/09_one_cycle.ipynb #f87a9a00
+# %% ../nbs/09_one_cycle.ipynb #3ca3e6fe
 def plot_losses(
     losses, # Training loss after each step, smoothed
     valid=None, # Validation loss of each validation
@@ -131,13 +132,13 @@ def plot_losses(self:SegLearner):
     "Losses of the last training"
     rec = self.recorder
     if not getattr(rec, 'losses', None): raise ValueError("there are no losses yet: train first")
-    valid = [v[rec.metric_names.index('valid_loss')-1] for v in rec.values if len(v) > 1]
-    return plot_losses([float(o) for o in rec.losses], valid, rec.iters if len(rec.iters) == len(valid) else None)
+    judged = [(v[1], it) for v,it in zip(rec.values, rec.iters) if len(v) > 1]       # training loss, validation loss, metrics
+    return plot_losses([float(o) for o in rec.losses], *(zip(*judged) if judged else ((), ())))
 
-# %% ../nbs/09_one_cycle.ipynb #de73f843
+# %% ../nbs/09_one_cycle.ipynb #4dcf448a
 @patch
 def fine_tune(self:SegLearner,
-    epochs:int, # Epochs with everything unfrozen
+    epochs:int, # Epochs with the encoder unfrozen
     base_lr:float=2e-3, # Peak rate of the frozen epochs; half of it afterwards
     freeze_epochs:int=1, # Epochs with the encoder frozen, before
     lr_mult:float=100, # The encoder's peak is the head's divided by this

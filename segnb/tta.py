@@ -205,7 +205,7 @@ class Tiled(Wrapper):
         starts, t = tile_starts(n, tile, self.overlap), min(n, tile)
         return [(s, tile_weight(t, self.weight, (self.margin*(s > 0), self.margin*(s+t < n)))) for s in starts]
 
-# %% ../nbs/10_tta.ipynb #49b2a5c9
+# %% ../nbs/10_tta.ipynb #8358e651
 @patch
 @torch.inference_mode()
 def strips(self:Tiled,
@@ -214,10 +214,10 @@ def strips(self:Tiled,
     "Finished rows of the picture, from the top, one strip after another"
     (H,W), (th,_) = x.shape[-2:], self.tile
     rows, cols = self._axis(H, self.tile[0]), self._axis(W, self.tile[1])
-    total, norm, top = None, torch.zeros(0, W), 0
+    total, norm, top, device = None, torch.zeros(0, W), 0, next((p.device for p in self.parameters()), x.device)
     for k,(r,wr) in enumerate(rows):
         for c,wc in cols:
-            p = self.members[0](x[..., r:r+len(wr), c:c+len(wc)])
+            p = self.members[0](x[..., r:r+len(wr), c:c+len(wc)].to(device))
             if total is None: total = p.new_zeros(*p.shape[:2], 0, W)
             if (more := r+len(wr)-top-total.shape[-2]) > 0: total, norm = F.pad(total, (0,0,0,more)), F.pad(norm, (0,0,0,more))
             w = wr[:,None]*wc
@@ -238,7 +238,7 @@ def classify(self:Tiled, x)->torch.Tensor: # uint8 (B,H,W), on the processor
     "Class maps, without ever holding the probabilities of the whole picture"
     return torch.cat([p.argmax(1).byte().cpu() for _,p in self.strips(x)], -2)
 
-# %% ../nbs/10_tta.ipynb #76c3ea39
+# %% ../nbs/10_tta.ipynb #e1d05678
 class _Logits(nn.Module):
     "Probabilities as logits"
     def __init__(self, m):
@@ -263,23 +263,22 @@ def tta(self:SegLearner,
     dl=None, # A loader instead
     views='flip', scales=(1.,), mean='prob', # See `TTA`
     probs:bool=False, # Give probabilities instead of class maps; they take `4 x classes` times the memory
-)->tuple: # uint8 (N,H,W) class maps, or float (N,classes,H,W), and masks (N,H,W); lists where sizes differ
+)->tuple: # uint8 (N,H,W) class maps, or float (N,classes,H,W), and masks (N,H,W), None without labels; lists where sizes differ
     "Predictions for a set, each the mean over views"
-    model, out = TTA(self, views, scales, mean), []
-    for x,y in ifnone(dl, self.dls[ds_idx]):
-        p = model(x)
-        out += [(o if probs else o.argmax(0).byte(), t.as_subclass(torch.Tensor)) for o,t in zip(p.cpu(), y.cpu())]
-    preds, masks = zip(*out)
-    if len({p.shape for p in preds}) == 1: return torch.stack(preds), torch.stack(masks)
-    return list(preds), list(masks)
+    model, preds, masks = TTA(self, views, scales, mean), [], []
+    for x,*y in ifnone(dl, self.dls[ds_idx]):
+        preds += [o if probs else o.argmax(0).byte() for o in model(x).cpu()]
+        masks += [t.as_subclass(torch.Tensor) for t in y[0].cpu()] if y else []
+    together = lambda o: torch.stack(o) if o and len({t.shape[-2:] for t in o}) == 1 else o
+    return together(preds), together(masks) if masks else None
 
-# %% ../nbs/10_tta.ipynb #f586b190
+# %% ../nbs/10_tta.ipynb #1c2d3a6b
 def _rss(): return int(Path('/proc/self/statm').read_text().split()[1])*4096/2**20
 
 @contextmanager
 def peak_memory(
     every:float=.005, # Seconds between looks
-):  # A list; after the context its last entry is the peak in MB above the start (NaN where the system does not tell)
+):  # A list; after the context its last entry is the peak in MB above the start (NaN where the system does not tell; not a GPU's)
     "Watch the memory of this process (Linux) while something runs"
     if not Path('/proc/self/statm').exists():
         out = []

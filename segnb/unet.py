@@ -265,13 +265,14 @@ def model_cost(
     model.train(was)
     return {'parameters (M)': sum(p.numel() for p in model.parameters())/1e6, 'GFLOP': f.get_total_flops()/1e9, 'ms': sorted(times)[runs//2]*1e3}
 
-# %% ../nbs/04_unet.ipynb #a9be2e2d
+# %% ../nbs/04_unet.ipynb #34be8e05
 @patch
 def fix(self:EncoderUNet,
     reduction:int=4, # Stages down to this fraction of the picture's height and width: 2 is half, 4 a quarter
 )->EncoderUNet: # The same network
     "Keep weights and statistics of the encoder's first stages as they are"
-    info = self.encoder.feature_info
+    for m in self.fixed: m.requires_grad_(True)         # what an earlier call fixed
+    self.fixed, info = [], self.encoder.feature_info
     names = [n for n,r in zip(info.module_name(), info.reduction()) if r <= reduction]
     if not names: return self
     parts = list(self.encoder.named_modules())      # in the order of the forward pass

@@ -101,7 +101,7 @@ def slider(
     kind = W.IntSlider if isinstance(value, int) else W.FloatSlider
     return kind(value=value, min=low, max=high, description=name, **_wide(**kwargs))
 
-# %% ../nbs/12_widgets.ipynb #aecba2b3
+# %% ../nbs/12_widgets.ipynb #009b42de
 def draw_inspection(
     curve:LRCurve, # From `lr_find`
     lr:float, # The rate that is picked
@@ -115,6 +115,7 @@ def draw_inspection(
     sched = schedule(200, lr)
     right.plot(np.linspace(0, epochs, 200), sched.lr)
     right.set(xlabel='epoch', ylabel='learning rate', ylim=(0, lr*1.08))
+    right.locator_params(nbins=5); left.locator_params(axis='y', nbins=5)                # each tick label costs a millisecond
     right.set_title(f'one cycle to {lr:.1e}', fontsize=10, y=1.02)
     return fig
 
@@ -130,16 +131,16 @@ def reading(
     moves = 'falls' if at['slope'] < 0 else 'rises'
     return f"rate {at['lr']:.2e}: loss {at['loss']:.3f}, which {moves} by {abs(at['slope']):.2f} over a tenfold rate"
 
-# %% ../nbs/12_widgets.ipynb #d108b321
+# %% ../nbs/12_widgets.ipynb #d4b48c39
 @patch
 def inspect(self:LRCurve,
     epochs:int=8, # Length of the schedule beside the curve
 )->Live:
     "Look at the curve with sliders; the rate they stand at is `picked`"
-    if self.n < 3: raise ValueError(f"a curve of {self.n} usable batches has nothing to inspect: {self.why}")
+    if self.n < 16: raise ValueError(f"a curve of {self.n} usable batches has nothing to inspect: {self.why}")
     start = int(np.abs(np.log(self.lrs[:self.n]/self.lr)).argmin())
     controls = dict(pick=slider('position', 0, self.n-1, start, readout=False), beta=slider('smoothing', 0., .99, self.beta, step=.01),
-                    ends=W.IntRangeSlider(value=(self.left, self.n-self.right), min=0, max=self.n, description='points used', **_wide()),
+                    ends=W.IntRangeSlider(value=(min(self.left, self.n), max(self.left, self.n-self.right)), min=0, max=self.n, description='points used', **_wide()),
                     **{r: W.Checkbox(value=True, description=r, indent=False, layout=W.Layout(width='90px')) for r in rules})
     def draw(pick, beta, ends, **marks):
         curve = LRCurve(self.lrs, self.losses, beta, ends[0], self.n-ends[1])
@@ -194,14 +195,14 @@ if (editor) {
   document.execCommand('insertText', false, replace ? text : text+'\\n');
 }"""
 
-# %% ../nbs/12_widgets.ipynb #38073539
+# %% ../nbs/12_widgets.ipynb #ce20350e
 def explore_schedule(
     epochs:int=8, # Start values of the controls
     lr_max:float=4e-3,
     name:str='learn', # Name of the learner in the call
 )->Live: # Its `call.value` is the call as text
     "Sliders for `fit_one_cycle`, the schedule they give, and a button that writes the call into the next cell"
-    controls = dict(epochs=slider('epochs', 1, 60, epochs), lr_max=slider('peak rate', 1e-5, 1., lr_max, log=True),
+    controls = dict(epochs=slider('epochs', 1, max(60, epochs), epochs), lr_max=slider('peak rate', 1e-5, 1., lr_max, log=True),
                     pct_start=slider('pct_start', .01, .99, .25, step=.01), spread=W.Dropdown(options=[1, 3, 10, 100], description='encoder: peak /', **_wide()),
                     div=slider('div', 1., 1000., 25., log=True), div_final=slider('div_final', 1., 1e6, 1e5, log=True),
                     anneal=W.ToggleButtons(options=list(anneals), description='annealing', style={'description_width': '110px', 'button_width': '80px'}, layout=W.Layout(width='380px')),
