@@ -17,7 +17,7 @@ def test_metadata_comes_from_settings():
     s = config["DEFAULT"]
     assert metadata("segnb")["Summary"] == s["description"]
     asked = {re.split(r"[<>=\[; ]", r)[0] for r in requires("segnb")}
-    assert {re.split(r"[<>=\[; ]", l)[0] for k in ("requirements", "extras_dev") for l in s[k].split("\n") if l.strip()} == asked
+    assert {re.split(r"[<>=\[; ]", l)[0] for k in s if k == "requirements" or k.startswith("extras_") for l in s[k].split("\n") if l.strip()} == asked
 
 
 def test_import_segnb_alone_is_light():
