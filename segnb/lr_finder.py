@@ -184,7 +184,7 @@ def at(self:LRCurve,
     slope = np.gradient(self.smooth, np.log10(self.lrs[:self.n]))[k] if self.n > 1 else math.nan
     return dict(lr=float(self.lrs[k]), loss=float(self.smooth[k]), slope=float(slope))
 
-# %% ../nbs/08_lr_finder.ipynb #16530f06
+# %% ../nbs/08_lr_finder.ipynb #76a20977
 @patch
 def draw(self:LRCurve,
     ax, # matplotlib axes
@@ -204,7 +204,7 @@ def draw(self:LRCurve,
     if n: ax.set_ylim(min(0, self.smooth.min()), max(self.smooth[:max(n//4, 1)].max()*1.3, self.smooth.min()*1.1))
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss')
     ax.xaxis.set_minor_locator(NullLocator()); ax.xaxis.set_major_formatter('{x:.0e}')     # minor ticks take most of the drawing time
-    ax.legend(fontsize=8, loc='upper left')
+    ax.legend(fontsize=8, loc='lower left')
 
 # %% ../nbs/08_lr_finder.ipynb #362f0a39
 @patch
