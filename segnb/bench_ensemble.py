@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['score', 'bench_ensemble']
 
-# %% ../nbs/90_bench_ensemble.ipynb #02cbe936
+# %% ../nbs/90_bench_ensemble.ipynb #6e6a158d
 import time
 from pathlib import Path
 
@@ -16,18 +16,18 @@ from .dataloader import Frames, SegDataLoader
 from .metrics import ConfusionMatrix
 from .learner import load_model
 from .tta import TTA, Ensemble, as_probs, peak_memory
-from .interpret import Reliability, fit_temperature, some_pixels
+from .interpret import Reliability, fit_temperature, some_pixels, tempered
 
-# %% ../nbs/90_bench_ensemble.ipynb #16fa3402
+# %% ../nbs/90_bench_ensemble.ipynb #0245c869
 def score(
     model, # See `as_probs`
-    frames, # `Frames` with masks
+    frames, first, # `Frames` with masks: all, and the first half of them
     bs:int=4, # Frames a batch
 )->dict: # pixel accuracy, mean IoU, temperature, ECE before and after it, seconds a frame, peak memory in MB
     "Everything about one model on a set of whole frames"
-    m, half = as_probs(model), len(frames)//2
+    m = as_probs(model)
     loader = lambda f: SegDataLoader(f, bs=bs, device=next(m.parameters()).device)
-    t = fit_temperature(*some_pixels(m, loader(Frames(frames.ds.subset(range(half))))))
+    t = fit_temperature(*some_pixels(m, loader(first)))
     whole, seen = loader(frames), 0
     cm = ConfusionMatrix(classes=frames.ds.classes)
     before, after = Reliability(frames.ds.classes), Reliability(frames.ds.classes)
@@ -36,14 +36,14 @@ def score(
         for x,y in progress(whole, least=20):
             p, y = m(x), y.as_subclass(torch.Tensor)
             cm.add(p, y)
-            if seen >= half:
-                before.add(p, y); after.add((p.clamp_min(1e-9).log()/t).softmax(1), y)
+            if seen >= len(first):
+                before.add(p, y); after.add(tempered(p, t), y)
             seen += len(x)
         seconds = (time.perf_counter()-start)/len(frames)
     return {'pixel accuracy': cm.pixel_acc, 'mean IoU': cm.mean_iou, 'temperature': t, 'ECE': before.ece, 'ECE after': after.ece,
             'seconds a frame': seconds, 'peak MB': memory[-1]}
 
-# %% ../nbs/90_bench_ensemble.ipynb #8bc3fd68
+# %% ../nbs/90_bench_ensemble.ipynb #e576e32e
 def bench_ensemble(
     path, # A folder with its own split
     models, # Model files
@@ -60,6 +60,7 @@ def bench_ensemble(
     rows = {**members, **{f'{n}, mirrored': TTA(m) for n,m in members.items()}, **{f'{n}, mirrored, {len(scales)} scales': TTA(m, scales=scales) for n,m in members.items()},
             'ensemble': every, 'ensemble, mirrored': TTA(every), f'ensemble, mirrored, {len(scales)} scales': TTA(every, scales=scales),
             'ensemble, eight views (for its memory)': TTA(every, 'dihedral')}
-    df = pd.DataFrame({n: score(m, frames) for n,m in rows.items()}).T.rename_axis('model')
+    first = Frames(frames.ds.subset(range(len(frames)//2)))             # decoded once for all models
+    df = pd.DataFrame({n: score(m, frames, first) for n,m in rows.items()}).T.rename_axis('model')
     if out: df.to_csv(out, float_format='%.5g')
     return df

@@ -7,7 +7,7 @@ __all__ = ['rate_grid', 'RateTask', 'rate_tasks', 'one_class', 'volume_slices', 
            'prepare', 'train_at', 'run_unit', 'bench_lr', 'torch_lr_finder', 'advice', 'regret_at', 'by_rate',
            'regrets', 'summary']
 
-# %% ../nbs/90_bench_lr.ipynb #de868012
+# %% ../nbs/90_bench_lr.ipynb #b8ffb628
 import math, os, random, tempfile, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, asdict, astuple, fields
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.optimizer import Adam, SGD
+from fastai.torch_core import set_seed
 from fastcore.basics import ifnone
 from PIL import Image
 from .streets import streets, progress
@@ -25,7 +26,7 @@ from .dataset import Codes, ClipSplitter, FoldSplitter, find_pairs
 from .dataloader import SegDataLoaders
 from .unet import UNet
 from .learner import seg_learner
-from .lr_finder import LRCurve, safe_lr, valley, slide, minimum, steep
+from .lr_finder import LRCurve, fastai_rules, least_points, safe_lr
 from .one_cycle import SegLearner
 
 # %% ../nbs/90_bench_lr.ipynb #f6b5dc2f
@@ -119,15 +120,11 @@ def load_data(
     "Small loaders for a task"
     return _data[name](None if root is None else Path(root))
 
-# %% ../nbs/90_bench_lr.ipynb #5bbd0e74
+# %% ../nbs/90_bench_lr.ipynb #e2594b93
 class NoValidation(Callback):
     "Train only; the scores are taken once, at the end"
     order = -30
     def before_validate(self): raise CancelValidException
-
-def _seed(learn, seed):
-    random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
-    if learn is not None: learn.dls.train.rng = random.Random(seed)
 
 def prepare(
     task:RateTask, # What to build
@@ -135,7 +132,7 @@ def prepare(
     seed:int=0, # For weights and crops
 )->SegLearner: # At the start of the stage
     "A learner for a task, trained up to the stage that the task is about"
-    _seed(None, seed)
+    set_seed(seed)
     opt = dict(adam=Adam, sgd=partial(SGD, mom=.9))[task.opt]
     arch = 'tf_efficientnet_lite0' if task.model == 'lite0' else UNet(3, len(dls.classes), width=16, pad=True, norm=True, dropout=0., stats=((.5,)*3, (.25,)*3))
     learn = seg_learner(dls, arch, opt_func=opt, metrics=[], cbs=NoValidation())
@@ -145,7 +142,7 @@ def prepare(
         learn.unfreeze()
     return learn
 
-# %% ../nbs/90_bench_lr.ipynb #03d0eaf5
+# %% ../nbs/90_bench_lr.ipynb #78310f57
 def train_at(
     learn, # From `prepare`
     state, # Weights to start from
@@ -157,7 +154,7 @@ def train_at(
     frozen, start = learn.opt.frozen_idx if learn.opt else 0, time.perf_counter()
     learn.model.load_state_dict(state)
     learn.create_opt(); learn.freeze_to(frozen)
-    _seed(learn, seed)
+    set_seed(seed); learn.dls.train.rng = random.Random(seed)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(math.ceil(steps/len(learn.dls.train)), lr)
     losses, cm = learn.recorder.losses, learn.confusion()
     return dict(lr=lr, mean_iou=cm.mean_iou, pixel_acc=cm.pixel_acc, loss_first=float(losses[0]), loss_last=float(losses[-1]),
@@ -216,7 +213,7 @@ def bench_lr(
             _add(points, out/'curves.csv'); _add(rows, out/'rates.csv')
     return pd.read_csv(out/'rates.csv'), pd.read_csv(out/'curves.csv')
 
-# %% ../nbs/90_bench_lr.ipynb #2f493812
+# %% ../nbs/90_bench_lr.ipynb #4e709dfb
 def torch_lr_finder(
     lrs, losses, # Of each batch, as they were
     smooth:float=.05, # Weight of the newest loss
@@ -233,8 +230,8 @@ def advice(
 )->dict: # Name of the rule to rate
     "What each rule makes of a curve; `safe_lr` where a rule cannot be applied at all"
     x, s = curve.used
-    enough = len(s) >= 16
-    said = {f'fastai {f.__name__}': f(x, s) if enough else safe_lr for f in (valley, slide, minimum, steep)}
+    enough = len(s) >= least_points
+    said = {f'fastai {f.__name__}': f(x, s) if enough else safe_lr for f in fastai_rules}
     return {'ours': curve.lr, **said, 'pytorch-lr-finder': torch_lr_finder(curve.lrs[:curve.n], curve.losses[:curve.n]) if enough else safe_lr,
             'always 0.001': 1e-3, 'always 0.01': 1e-2}
 

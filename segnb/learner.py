@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['seg_splitter', 'fast_bf16', 'autocast', 'HalfPrecision', 'DepthwiseConv2d', 'DepthwiseConv2dSame', 'float_depthwise',
-           'SegLearner', 'seg_learner', 'SegModel', 'load_model', 'save_mask']
+           'SegLearner', 'seg_learner', 'SegModel', 'at_size', 'load_model', 'save_mask']
 
 # %% ../nbs/07_learner.ipynb #0564d2e5
 import json, os, tempfile
@@ -88,9 +88,10 @@ def float_depthwise(
         if type(m) in kinds and m.groups == m.in_channels > 1: m.__class__ = kinds[type(m)]
     return model
 
-# %% ../nbs/07_learner.ipynb #c5fef39f
+# %% ../nbs/07_learner.ipynb #22f4c792
 class SegLearner(Learner):
     "A fastai `Learner` for masks; see `seg_learner`"
+    temperature = 1.                                # logits are divided by it; the chapter on calibration fits one
     def __init__(self, dls, model, loss_func=None, precision='auto', splitter=seg_splitter, **kwargs):
         if precision not in ('auto','bf16','fp32'): raise ValueError(f"precision={precision!r}: choose 'auto', 'bf16' or 'fp32'")
         device = getattr(dls, 'device', None) or default_device()
@@ -198,7 +199,11 @@ class SegModel:
         encoder = getattr(self.model, 'config', {}).get('name', '')
         return f"SegModel({type(self.model).__name__} {encoder}, {len(self.classes)} classes, trained at {self.size})"
 
-# %% ../nbs/07_learner.ipynb #1692272b
+# %% ../nbs/07_learner.ipynb #748426f5
+def at_size(p, size):
+    "Probabilities (B,classes,h,w) at `(height,width)`, bilinear; as they are if they have it"
+    return p if tuple(size) == tuple(p.shape[-2:]) else F.interpolate(p, size=tuple(size), mode='bilinear')
+
 @patch
 def probs(self:SegModel,
     x, # float (B,3,H,W) in 0..1
@@ -209,7 +214,7 @@ def probs(self:SegModel,
     with torch.inference_mode():
         with autocast(x.device, self.half): y = self.model(x)
         p = y.float() if getattr(self.model, 'gives_probs', False) else (y.float()/self.temperature).softmax(1)
-        return p if size is None or tuple(size) == tuple(p.shape[-2:]) else F.interpolate(p, size=tuple(size), mode='bilinear')
+        return p if size is None else at_size(p, size)
 
 @patch
 def training_size(self:SegModel, size)->tuple:
@@ -245,14 +250,14 @@ def predict(self:SegModel,
     if isinstance(src, (list, tuple, L)): return ((Path(o), self._one(o, resize)) for o in src)
     return self._one(src, resize)
 
-# %% ../nbs/07_learner.ipynb #82ddaf07
+# %% ../nbs/07_learner.ipynb #45ccb9c0
 @patch
 def seg_model(self:SegLearner,
     info=None, # Anything worth keeping about the model, saved with it as JSON
 )->SegModel:
     "The network of this learner as a `SegModel`"
     frames = self.dls.train_ds
-    return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info, temperature=getattr(self, 'temperature', 1.))
+    return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info, temperature=self.temperature)
 
 @patch
 def predict(self:SegLearner, src, resize:bool=True):

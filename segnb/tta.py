@@ -6,16 +6,15 @@
 __all__ = ['views', 'View', 'Probs', 'as_probs', 'Wrapper', 'TTA', 'Ensemble', 'tile_starts', 'tile_weight', 'Tiled',
            'peak_memory']
 
-# %% ../nbs/10_tta.ipynb #edd5dfa6
+# %% ../nbs/10_tta.ipynb #a296c282
 import ctypes, gc, math, threading
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
+import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import patch, ifnone
 from fastai.learner import Learner
-from .dataloader import *
-from .learner import SegLearner, SegModel, autocast, load_model
+from .learner import SegLearner, SegModel, at_size, autocast, load_model
 
 # %% ../nbs/10_tta.ipynb #d47ed77e
 class View:
@@ -83,7 +82,7 @@ class Wrapper(nn.Module):
     def predict(self, src, resize=True): return self.seg_model().predict(src, resize)
     def predict_folder(self, src, dst, overlays=True, overwrite=False): return self.seg_model().predict_folder(src, dst, overlays, overwrite)
 
-# %% ../nbs/10_tta.ipynb #4fdf834d
+# %% ../nbs/10_tta.ipynb #e0ab485c
 class TTA(Wrapper):
     "Test-time augmentation: the mean of a model's probabilities over views of the picture"
     def __init__(self,
@@ -104,11 +103,11 @@ class TTA(Wrapper):
         for s in self.scales:
             xs = _resized(x, s)
             for v in self.views:
-                p = v.back(self.members[0](v(xs)))
-                if p.shape[-2:] != x.shape[-2:]: p = F.interpolate(p, size=x.shape[-2:], mode='bilinear')
+                p = at_size(v.back(self.members[0](v(xs))), x.shape[-2:])
                 if self.mean == 'logit': p = p.clamp_min(1e-7).log()
                 total = p.contiguous() if total is None else total.add_(p)
-        return total.div_(len(self.scales)*len(self.views)) if self.mean == 'prob' else total.div_(len(self.scales)*len(self.views)).softmax(1)
+        total.div_(len(self.scales)*len(self.views))
+        return total if self.mean == 'prob' else total.softmax(1)
 
 # %% ../nbs/10_tta.ipynb #e6a8b5da
 _views = views                                      # under another name, as `TTA` has an argument `views`
@@ -141,7 +140,7 @@ class Ensemble(Wrapper):
             if list(c) != list(known[0][1]): raise ValueError(f"the models of an ensemble must have the same classes in the same order, but model {known[0][0]} has "
                                                                   f"{list(known[0][1])} and model {i} has {list(c)}")
 
-# %% ../nbs/10_tta.ipynb #5672a67f
+# %% ../nbs/10_tta.ipynb #bf40049d
 @patch
 def _scale(self:Ensemble, m):
     "How much larger than the first model's the frames are that `m` was trained on, each way"
@@ -155,8 +154,7 @@ def forward(self:Ensemble, x):
     "(B,3,H,W) to probabilities (B,classes,H,W)"
     total = None
     for m,w in zip(self.members, self.weights):
-        p = m(_resized(x, self._scale(m)))
-        if p.shape[-2:] != x.shape[-2:]: p = F.interpolate(p, size=x.shape[-2:], mode='bilinear')
+        p = at_size(m(_resized(x, self._scale(m))), x.shape[-2:])
         if total is not None and p.shape[1] != total.shape[1]: raise ValueError(f"models with {total.shape[1]} and {p.shape[1]} classes cannot be averaged")
         total = p.mul_(w) if total is None else total.add_(p.mul_(w))
     return total
@@ -205,14 +203,14 @@ class Tiled(Wrapper):
         starts, t = tile_starts(n, tile, self.overlap), min(n, tile)
         return [(s, tile_weight(t, self.weight, (self.margin*(s > 0), self.margin*(s+t < n)))) for s in starts]
 
-# %% ../nbs/10_tta.ipynb #8358e651
+# %% ../nbs/10_tta.ipynb #b8895bf0
 @patch
 @torch.inference_mode()
 def strips(self:Tiled,
     x, # (B,3,H,W), float in 0..1 or uint8
 ):  # Pairs of the first row and probabilities (B,classes,h,W)
     "Finished rows of the picture, from the top, one strip after another"
-    (H,W), (th,_) = x.shape[-2:], self.tile
+    H,W = x.shape[-2:]
     rows, cols = self._axis(H, self.tile[0]), self._axis(W, self.tile[1])
     total, norm, top, device = None, torch.zeros(0, W), 0, next((p.device for p in self.parameters()), x.device)
     for k,(r,wr) in enumerate(rows):

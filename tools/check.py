@@ -2,7 +2,8 @@
 import os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
-root = Path(__file__).resolve().parent.parent
+from common import notebooks_in, root
+
 bin = Path(sys.executable).parent
 results = []
 
@@ -25,13 +26,10 @@ def exports():
         files = sorted({p.relative_to(r) for r in (root, copy) for p in (r / "segnb").glob("*.py")})
         stale = [f for f in files if read(root / f) != read(copy / f)]
         subprocess.run([bin / "nbdev-clean"], cwd=copy, check=True)
-        stale += [n.relative_to(root) for n in notebooks_in(root) if read(n) != read(copy / n.relative_to(root))]
+        stale += [n.relative_to(root) for n in notebooks_in(root / "nbs") if read(n) != read(copy / n.relative_to(root))]
     for f in stale: print(f"{f} is not what the notebooks give: run nbdev-export and nbdev-clean")
     readme = subprocess.run([sys.executable, "tools/readme.py", "--check"], cwd=root).returncode
     return len(files) + 1 - len(stale) - bool(readme), len(stale) + bool(readme)
-
-
-def notebooks_in(folder): return [p for p in (folder / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
 
 
 def read(path): return path.read_text(encoding="utf-8") if path.exists() else None
@@ -41,7 +39,7 @@ def notebooks():
     "Run every notebook; cells flagged `cuda` only where there is a GPU"
     import torch
     flags = ["--flags", "cuda"] if torch.cuda.is_available() else []
-    names = sorted(p.name for p in notebooks_in(root))
+    names = sorted(p.name for p in notebooks_in(root / "nbs"))
     run = subprocess.run([bin / "nbdev-test", "--timing", "--n-workers", "2", *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                          env={**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))})
     print(run.stdout)

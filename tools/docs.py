@@ -2,7 +2,8 @@
 import json, re, shutil, subprocess, sys
 from pathlib import Path
 
-root = Path(__file__).resolve().parent.parent
+from common import notebooks_in, root
+
 bin = Path(sys.executable).parent
 proc = root / "_proc"
 
@@ -13,7 +14,7 @@ def build():
     if shutil.which("quarto"): subprocess.run([bin / "nbdev-docs", "--path", "_nbs"], cwd=root, check=True)
     else: build_with_smalldocs()
     pages = [p.relative_to(root / "_docs") for p in (root / "_docs").rglob("*.html")]
-    missing = {page_of(n) for n in (root / "nbs").rglob("*.ipynb")} - {p.name for p in pages}
+    missing = {page_of(n) for n in notebooks_in(root / "nbs")} - {p.name for p in pages}
     if missing: sys.exit(f"docs: pages are missing: {', '.join(sorted(missing))}")
     return len(pages)
 
@@ -25,7 +26,7 @@ def with_source():
     These pages are a course, so its readers see the code."""
     shutil.rmtree(root / "_nbs", ignore_errors=True)
     shutil.copytree(root / "nbs", root / "_nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for page in (root / "_nbs").rglob("*.ipynb"):
+    for page in notebooks_in(root / "_nbs"):
         nb = json.loads(page.read_text(encoding="utf-8"))
         for cell in nb["cells"]:
             src = "".join(cell["source"])
@@ -44,7 +45,7 @@ def build_with_smalldocs():
     code = "if __name__ == '__main__': from nbdev.serve import proc_nbs; proc_nbs('_nbs', n_workers=2)"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, check=True)
     if (root / "nbs/images").is_dir(): shutil.copytree(root / "nbs/images", proc / "images", dirs_exist_ok=True)
-    for page in [*proc.rglob("*.ipynb"), proc / "_quarto.yml"]: adapt(page)
+    for page in [*notebooks_in(proc), proc / "_quarto.yml"]: adapt(page)
     subprocess.run([bin / "smalldocs", "render", "--quiet", "--strict", "_proc"], cwd=root, check=True)
     shutil.rmtree(root / "_docs", ignore_errors=True)
     shutil.move(proc / "_docs", root / "_docs")

@@ -4,7 +4,7 @@ Outputs are saved without a notebook front end, where fastai and download librar
 import json, re, sys
 from pathlib import Path
 
-root = Path(__file__).resolve().parent.parent
+from common import notebooks_in, root
 
 
 def last_state(text):
@@ -22,4 +22,4 @@ def tidy(path):
 
 
 if __name__ == "__main__":
-    for path in [Path(a) for a in sys.argv[1:]] or sorted((root / "nbs").glob("*.ipynb")): tidy(path)
+    for path in [Path(a) for a in sys.argv[1:]] or notebooks_in(root / "nbs"): tidy(path)
