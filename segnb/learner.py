@@ -223,20 +223,19 @@ def training_size(self:SegModel, size)->tuple:
     f = (self.size[0]*self.size[1]/(size[0]*size[1]))**.5
     return tuple(max(1, round(s*f)) for s in size)
 
-# %% ../nbs/07_learner.ipynb #e0824372
+# %% ../nbs/07_learner.ipynb #4616719d
 def _is_picture_array(a): return isinstance(a, np.ndarray) and a.ndim in (2,3)
 
 @patch
 def _one(self:SegModel, src, resize=True):
     "The class map of one picture, uint8 (H,W)"
-    im = read_image(Image.fromarray(as_picture(src)) if _is_picture_array(src) else src)
-    size = im.size[::-1]
-    tiled = hasattr(self.model, 'classify')                             # works piece by piece, at the picture's own size
-    inner = self.training_size(size) if resize and not tiled else size
-    if inner != size: im = im.resize(inner[::-1], Image.BILINEAR, reducing_gap=3)
-    x = torch.from_numpy(np.array(im)).permute(2,0,1)[None]
-    if tiled: return self.model.classify(x)[0].numpy()
-    return self.probs(x.float()/255, size).argmax(1)[0].byte().cpu().numpy()
+    a = np.array(as_picture(src) if _is_picture_array(src) else read_image(src))
+    as_batch = lambda a: torch.from_numpy(a).permute(2,0,1)[None]
+    if hasattr(self.model, 'classify'): return self.model.classify(as_batch(a))[0].numpy()      # piece by piece, at the picture's own size
+    size = a.shape[:2]
+    inner = self.training_size(size) if resize else size
+    if inner != size: a = np.array(Image.fromarray(a).resize(inner[::-1], Image.BILINEAR, reducing_gap=3))
+    return self.probs(as_batch(a).float()/255, size).argmax(1)[0].byte().cpu().numpy()
 
 @patch
 def predict(self:SegModel,
