@@ -28,26 +28,7 @@ def data_path(
         raise ConnectionError(f"{data}: could not be fetched from {url} ({type(e).__name__}). Fetch and unpack it on a machine "
                               "with a connection, and give the folder instead of the name.") from e
 
-# %% ../nbs/91_cli.ipynb #1cbce982
-def _callbacks(every):
-    "Validate every `every` epochs and at the end; plain lines where there is no terminal to draw bars in"
-    from fastai.callback.core import Callback, CancelValidException
-    from fastai.callback.progress import ProgressCallback
-    class ValidateEvery(Callback):
-        order = -20
-        def before_validate(self):
-            if (self.epoch+1) % every and self.epoch+1 < self.n_epoch: raise CancelValidException
-    class EpochLines(Callback):
-        order = 90
-        def before_epoch(self): self.start = time.time()
-        def after_epoch(self):
-            v = [float(o) for o in self.recorder.log[1:-1] if o is not None]
-            parts = [f'epoch {self.epoch+1:>3}/{self.n_epoch}', f'train loss {v[0]:.3f}'] if v else [f'epoch {self.epoch+1}']
-            if len(v) > 3: parts += [f'valid loss {v[1]:.3f}', f'pixel accuracy {v[2]:.3f}', f'mean IoU {v[3]:.3f}']
-            print('  '.join([*parts, f'{time.time()-self.start:.0f} s']), flush=True)
-    return ValidateEvery(), EpochLines(), ProgressCallback
-
-# %% ../nbs/91_cli.ipynb #22367789
+# %% ../nbs/91_cli.ipynb #50f7f791
 def train_recipe(
     dls, # `SegDataLoaders`
     epochs:int=30, # Epochs of one cycle
@@ -60,14 +41,16 @@ def train_recipe(
 ):  # `SegLearner`, trained
     "Train with the recipe that `segnb train` and `segnb demo` use"
     from contextlib import nullcontext
+    from fastai.callback.progress import ProgressCallback
     from segnb.learner import seg_learner
-    from segnb.one_cycle import SegLearner
-    every, lines, progress = _callbacks(validate_every or max(1, epochs//2))
+    from segnb.one_cycle import EpochLines, ValidateEvery
     bars = sys.stdout.isatty() if bars is None else bars
-    learn = seg_learner(dls, encoder, precision=precision)
-    if not bars: learn.remove_cb(progress)
+    learn, cbs = seg_learner(dls, encoder, precision=precision), [ValidateEvery(validate_every or max(1, epochs//2))]
+    if not bars:                                # plain lines where there is no terminal to draw bars in
+        learn.remove_cb(ProgressCallback)
+        cbs.append(EpochLines())
     with nullcontext() if bars else learn.no_logging():
-        learn.fit_one_cycle(epochs, slice(lr/3, lr), pct_start=pct_start, cbs=[every] if bars else [every, lines])
+        learn.fit_one_cycle(epochs, slice(lr/3, lr), pct_start=pct_start, cbs=cbs)
     return learn
 
 # %% ../nbs/91_cli.ipynb #5026a071

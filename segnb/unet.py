@@ -54,14 +54,15 @@ class UpStep(nn.Module):
         x = self.up(x)
         return self.conv(torch.cat([center_crop(skip, x.shape[-2:]), x], 1))
 
-# %% ../nbs/04_unet.ipynb #d133103b
+# %% ../nbs/04_unet.ipynb #233cef1a
 def pad_to(
     x, # (B,C,H,W)
     multiple:int, # Height and width of the result are multiples of this
 ):
-    "Extend at the bottom and at the right by repeating the border"
+    "Extend at the bottom and at the right by mirroring; by repeating the border where a side is too short for that"
     h, w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return F.pad(x, (0,w,0,h), mode='replicate') if h or w else x
+    if not (h or w): return x
+    return F.pad(x, (0,w,0,h), mode='reflect' if h < x.shape[-2] and w < x.shape[-1] else 'replicate')
 
 # %% ../nbs/04_unet.ipynb #63c01abf
 class UNet(nn.Module):
