@@ -12,3 +12,4 @@ from segnb.one_cycle import *
 from segnb.tta import *
 from segnb.interpret import *
 from segnb.widgets import *
+from segnb.looking import *

@@ -93,7 +93,7 @@ def run(page, n, source):
     page.keyboard.press("Control+Enter")
     out = cell(page, n).locator(".jp-OutputArea-output pre")
     out.wait_for(timeout=30_000)
-    return out.inner_text()
+    return out.inner_text().strip()
 
 
 def test_inspector(notebook):
@@ -141,3 +141,106 @@ def test_explorer(notebook):
     into.click()                                            # somebody's own line stays
     playwright.expect(below).to_contain_text("learn.unfreeze()", timeout=10_000)
     playwright.expect(below).to_contain_text("learn.fit_one_cycle(10, 0.004)", timeout=10_000)
+
+
+DATA = """from segnb.all import *
+import torch
+path = streets(n_clips=4, n_frames=4, size=(96,128), n_valid=2)
+dls = SegDataLoaders.from_path(path, crop=(64,96), bs=4, device='cpu')
+"""
+
+
+def changed(page, selector, old, get="innerText"):
+    "Waits until what `selector` finds is no longer `old`"
+    page.wait_for_function(f"([s, old]) => {{ const o = document.querySelector(s); return o && o.{get} != old }}", arg=[selector, old], timeout=15_000)
+
+
+def said(page): return page.locator("span[aria-live]").first.inner_text()
+
+
+def test_overlay_browser(notebook):
+    page = notebook("overlays", DATA + "ds = find_pairs(path)[0]; view = browse(ds); view", "", "batch = browse(dls); batch")
+    view = cell(page, 0)
+    view.locator("img[data-point]").first.wait_for(timeout=60_000)
+    assert view.locator("img[data-point]").count() == 3
+    text, src = said(page), view.locator("img").nth(2).get_attribute("src")
+    view.locator("button[title=next]").click()
+    changed(page, "span[aria-live]", text)
+    assert "(2 of 16)" in said(page)
+    src = view.locator("img").nth(2).get_attribute("src")
+    view.locator(".noUi-handle").nth(1).focus()                     # opacity
+    for _ in range(4): page.keyboard.press("ArrowRight")
+    changed(page, "figure:nth-child(3) img", src, "src")
+    mask = view.locator("img").nth(1).get_attribute("src")
+    road = view.locator("label:has-text('Road') input")
+    road.focus()
+    page.keyboard.press("Space")
+    changed(page, "figure:nth-child(2) img", mask, "src")
+    assert not view.locator("label:has-text('Road') input").is_checked()
+    assert page.evaluate("document.activeElement.dataset.key") == "3"          # the focus survives the redraw
+    page.wait_for_timeout(500)
+    box = view.locator("img").first.bounding_box()
+    view.locator("img").first.click(position=dict(x=box["width"]*.5, y=box["height"]*.9))
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.includes('column 64: Road')", timeout=15_000)
+    page.keyboard.press("Tab")
+    view.locator("img").nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.includes('column 65')", timeout=15_000)
+    assert run(page, 1, "print(view.values['on'])") == str([k for k in range(11) if k != 3])
+    batch = cell(page, 2)
+    old = batch.locator("img").first.get_attribute("src")
+    batch.locator("button:has-text('next batch')").click()
+    page.wait_for_function("([old]) => document.querySelectorAll('.jp-Cell')[2].querySelector('img').src != old", arg=[old], timeout=15_000)
+
+
+def test_results_browser(notebook):
+    page = notebook("results", DATA + "torch.manual_seed(0)\nlearn = seg_learner(dls)\nwith learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)\n"
+                    "res = learn.results(); view = res.browse(); view", "")
+    view = cell(page, 0)
+    view.locator("img[data-point]").first.wait_for(timeout=120_000)
+    assert view.locator("img[data-point]").count() == 5
+    best = run(page, 1, "print(res.frames.ds.images[res.order('accuracy')[0]].stem, res.frames.ds.images[res.order()[0]].stem)").split()
+    assert best[1] in said(page)
+    view.locator("select").first.select_option("accuracy")
+    page.wait_for_function("([s]) => document.querySelector('span[aria-live]').innerText.includes(s)", arg=[best[0]], timeout=15_000)
+    pair = run(page, 1, "p = res.most_confused(1).iloc[0]; print(p.truth, p.predicted, p.pictures)").split()
+    view.locator(f"button[title^='{pair[0]} taken for {pair[1]}']").click()
+    page.wait_for_function("([s]) => document.querySelector('span[aria-live]').innerText.startsWith(s)", arg=[f"{pair[0]} taken for {pair[1]}"], timeout=15_000)
+    assert f"of {pair[2]})" in said(page)
+    pressed = view.locator("button[aria-pressed=true]")
+    assert pressed.count() == 1
+    row = int(pressed.get_attribute("data-row"))
+    pressed.focus()
+    page.keyboard.press("ArrowDown" if row == 0 else "ArrowUp")                # the focus walks through the matrix
+    assert int(page.evaluate("document.activeElement.dataset.row")) == (1 if row == 0 else row-1)
+    pressed.click()                                                            # clicked again: everything is back
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.includes('of 8)')", timeout=15_000)
+    view.locator("select").nth(1).select_option("Pole")
+    holding = run(page, 1, "print(len(res.matching('accuracy', None, 'Pole')))")
+    page.wait_for_function("([s]) => document.querySelector('span[aria-live]').innerText.includes(s)", arg=[f"of {holding})"], timeout=15_000)
+
+
+def test_monitor_stops_a_training(notebook):
+    page = notebook("monitor", DATA + "torch.manual_seed(0)\nlearn = seg_learner(dls)\nmonitor = Monitor()\nlearn.fit_one_cycle(500, 1e-3, cbs=monitor)", "")
+    view = cell(page, 0)
+    view.locator("img").wait_for(timeout=60_000)
+    first, text = view.locator("img").get_attribute("src"), said(page)
+    changed(page, "img[alt]", first, "src")                                    # it is drawn while it trains
+    changed(page, "span[aria-live]", text)
+    view.locator("button:has-text('stop')").click()
+    page.wait_for_function("() => document.querySelector('span[aria-live]')?.innerText.includes('the model is as it was then')", timeout=30_000)
+    done = int(run(page, 1, "print(monitor.history.done)"))
+    assert 0 < done < 1000 and f"stopped after {done} of" in said(page)
+    assert run(page, 1, "with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)\nprint('trained on')") == "trained on"
+
+
+def test_coverage(notebook):
+    page = notebook("coverage", DATA + "explore_coverage(dls)")
+    view = cell(page, 0)
+    view.locator("img").wait_for(timeout=60_000)
+    src = view.locator("img").get_attribute("src")
+    view.locator("button:has-text('pictures')").click()
+    changed(page, "img[alt]", src, "src")
+    src = view.locator("img").get_attribute("src")
+    view.locator("label:has-text('rarest first') input").click()
+    changed(page, "img[alt]", src, "src")
