@@ -7,9 +7,11 @@ from segnb.unet import *
 from segnb.loss import *
 from segnb.metrics import *
 from segnb.learner import *
+from segnb.checkpoint import *
 from segnb.lr_finder import *
 from segnb.one_cycle import *
 from segnb.tta import *
 from segnb.interpret import *
 from segnb.widgets import *
 from segnb.looking import *
+from segnb.check import *

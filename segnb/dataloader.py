@@ -127,7 +127,7 @@ class SegDataLoader(TfmdDL):
 
     def shuffle_fn(self, idxs): return super().shuffle_fn(idxs) if self.weights is None else self.rng.choices(idxs, self.weights, k=len(idxs))
 
-# %% ../nbs/03_dataloader.ipynb #51b41dd6
+# %% ../nbs/03_dataloader.ipynb #b5fd5af1
 @patch
 def _groups(self:SegDataLoader, idxs):
     "Indices batch by batch; without `augment` a batch ends where the size of the frames changes"
@@ -143,6 +143,7 @@ def _groups(self:SegDataLoader, idxs):
 def create_batches(self:SegDataLoader, samps):
     "Batches for a sequence of indices; fastai's loop calls this"
     for idxs in self._groups(samps):
+        self.drawn = idxs                               # which pictures the batch has, for messages
         b = to_device(self.dataset.batch(idxs), self.device)
         x,y = self.augment(b) if self.augment else as_floats(b)
         yield (x,y) if self.dataset.has_masks else (x,)

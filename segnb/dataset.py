@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['VOID', 'camvid_codes', 'to_rgb', 'read_image', 'color_table', 'mask_numbers', 'Codes', 'SegDataset', 'seen_by',
            'color_gaps', 'class_colors', 'colorize', 'as_picture', 'overlay', 'legend_handles', 'ListSplitter',
-           'ClipSplitter', 'FoldSplitter', 'find_pairs', 'pixel_counts']
+           'ClipSplitter', 'FoldSplitter', 'guess_codes', 'find_pairs', 'pixel_counts']
 
-# %% ../nbs/01_dataset.ipynb #f38fec1c
-import functools, re
+# %% ../nbs/01_dataset.ipynb #08def36a
+import functools, glob, re
 from pathlib import Path
 
 import numpy as np, torch
@@ -392,26 +392,34 @@ def FoldSplitter(
         return _two(files, [i for i,o in enumerate(files) if of(o) in held])
     return _inner
 
-# %% ../nbs/01_dataset.ipynb #ceecf505
+# %% ../nbs/01_dataset.ipynb #4c89f681
 camvid_codes = [*street_codes[:-1], 'Unlabelled']
 
 def _codes_from(masks, camvid=False, colors=None, n=24):
     "Codes for masks that came without a `codes.txt`, from the numbers in up to `n` of them"
     some = [masks[i] for i in np.linspace(0, len(masks)-1, min(n, len(masks))).astype(int)]
-    found = set().union(*(np.unique(mask_numbers(f, colors)).tolist() for f in some))
+    return guess_codes(set().union(*(np.unique(mask_numbers(f, colors)).tolist() for f in some)), camvid, masks[0].parent)
+
+def guess_codes(
+    found, # Set of the numbers in masks
+    camvid:bool=False, # Whether they came in SegNet's layout
+    where='masks', # For messages
+)->Codes:
+    "Codes for masks that nobody named"
     if found <= {0, 255} and 255 in found: return Codes(['background', 'foreground'], values=[0, 255])
     if found <= {0, 1}: return Codes(['background', 'foreground'])
     if camvid and max(found) <= 11: return Codes(camvid_codes)
     top = max(found - {255}, default=0)
-    if top > 253: raise ValueError(f"{masks[0].parent}: masks hold numbers up to {top} and there is no codes.txt that names them")
+    if top > 253: raise ValueError(f"{where}: masks hold numbers up to {top} and there is no codes.txt that names them")
     return Codes([f'class {i}' for i in range(int(top)+1)])
 
-# %% ../nbs/01_dataset.ipynb #0f032f61
+# %% ../nbs/01_dataset.ipynb #282ce0a7
 def _mask_of(img, folder):
-    "The mask of picture `img` in `folder`: NAME_P.png, NAME.png, or NAME with another suffix"
+    "The mask of picture `img` in `folder`: NAME_P.png, NAME.png, or one of these with another suffix"
     for name in (f'{img.stem}_P.png', f'{img.stem}.png'):
         if (folder/name).exists(): return folder/name
-    return next((o for o in sorted(folder.glob(f'{img.stem}.*'))), None)
+    stem = glob.escape(img.stem)
+    return next((o for end in ('_P.*', '.*') for o in sorted(folder.glob(stem+end))), None)
 
 def _pair_up(imgs, folder):
     imgs = sorted(imgs)

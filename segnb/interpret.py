@@ -109,7 +109,7 @@ def plot_worst(self:Results,
     return plot_results(xs, ys, [torch.from_numpy(self.preds[i]) for i in idxs], self.classes, n,
                         [f'{t.index[i]}: {by} {t[by].iloc[i]:.2f}' for i in idxs])
 
-# %% ../nbs/11_interpret.ipynb #3f0fe496
+# %% ../nbs/11_interpret.ipynb #c573eda7
 @patch
 def most_confused(self:Results,
     n:int=10, # Pairs
@@ -122,7 +122,7 @@ def most_confused(self:Results,
     best = m.flatten().argsort(descending=True, stable=True)[:n].tolist()
     pairs = [divmod(k, len(self.classes)) for k in best if m.flatten()[k] > 0]
     return pd.DataFrame([{'truth': self.classes[i], 'predicted': self.classes[j], 'pixels': int(m[i,j]), 'of the truth': float(m[i,j]/rows[i]),
-                          'of all errors': float(m[i,j]/wrong), 'pictures': int((per[:,i,j] > 0).sum())} for i,j in pairs])
+                          'of all errors': float(m[i,j]/wrong), 'pictures': int((per[:,i,j] > 0).sum())} for i,j in pairs], columns=['truth','predicted','pixels','of the truth','of all errors','pictures'])
 
 @patch
 def confused(self:Results,
@@ -141,7 +141,7 @@ def scores(self:Results)->pd.DataFrame:
     t['predicted in'] = [*(per.sum(1) > 0).sum(0).tolist(), len(self)]
     return t
 
-# %% ../nbs/11_interpret.ipynb #c9a6d5d9
+# %% ../nbs/11_interpret.ipynb #8606af21
 def border_distance(
     mask, # Class numbers (H,W)
     most:int=8, # Farther is not told apart
@@ -161,6 +161,7 @@ def borders(self:Results,
     widths=(1,2,4,8), # Distances in pixels
 )->pd.DataFrame: # A row for each distance, and one for what is farther
     "Share of the pixels, accuracy and share of all errors, by the distance from an outline of the truth"
+    widths = sorted(widths)
     n, wrong = (np.zeros(max(widths)+2) for _ in range(2))
     for i,pred in enumerate(self.preds):
         y = self.frames[i][1].numpy()
@@ -200,7 +201,7 @@ def plot_coverage(
     ax.set(xscale='log' if log else 'linear', xlabel='share of the pixels' if what == 'pixels' else 'share of the pictures'); ax.legend()
     return ax.figure
 
-# %% ../nbs/11_interpret.ipynb #c40a60e1
+# %% ../nbs/11_interpret.ipynb #c88ac718
 def weak_classes(
     res:Results, # On the validation set
     coverage:pd.DataFrame, # From `class_coverage`, with a training set
@@ -217,7 +218,7 @@ def weak_classes(
                else 'is predicted, but elsewhere' if found < .5*called else 'is predicted too seldom')
         rows[c] = {'IoU': iou, 'training pixels': seen, 'training pictures': coverage.loc[c, 'training pictures'], 'found': found/max(n, 1),
                    'taken for': f'{res.classes[other.argmax()]} ({other.max()/max(n,1):.0%})' if n and other.max() > 0 else '', 'why': why}
-    return pd.DataFrame(rows.values(), index=pd.Index(rows, name='class'))
+    return pd.DataFrame(rows.values(), index=pd.Index(list(rows), name='class'), columns=['IoU','training pixels','training pictures','found','taken for','why'])
 
 # %% ../nbs/11_interpret.ipynb #f67f0bf1
 def ask(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['seg_splitter', 'fast_bf16', 'autocast', 'HalfPrecision', 'DepthwiseConv2d', 'DepthwiseConv2dSame', 'float_depthwise',
-           'SegLearner', 'seg_learner', 'SegModel', 'at_size', 'load_model', 'save_mask']
+           'FiniteLoss', 'SegLearner', 'seg_learner', 'SegModel', 'at_size', 'write_whole', 'load_model', 'save_mask']
 
-# %% ../nbs/07_learner.ipynb #0564d2e5
+# %% ../nbs/07_learner.ipynb #a9a171b3
 import json, os, tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 from fastcore.basics import store_attr, patch, ifnone
 from fastcore.foundation import L
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelEpochException
 from fastai.data.transforms import get_image_files
 from fastai.learner import Learner
 from fastai.torch_core import default_device, params
@@ -88,7 +88,29 @@ def float_depthwise(
         if type(m) in kinds and m.groups == m.in_channels > 1: m.__class__ = kinds[type(m)]
     return model
 
-# %% ../nbs/07_learner.ipynb #22f4c792
+# %% ../nbs/07_learner.ipynb #b9c98141
+class FiniteLoss(Callback):
+    "End a training whose loss is not a number before it takes the weights with it. Raises `FloatingPointError`."
+    order = 5
+    def after_loss(self):
+        if not self.training or hasattr(self.learn, 'lr_finder') or torch.isfinite(self.learn.loss).all(): return
+        dl = self.dls.train
+        names = [dl.dataset.ds.images[i].name for i in getattr(dl, 'drawn', [])]
+        raise FloatingPointError(f"the loss became {float(self.learn.loss.mean())} in epoch {self.epoch+1}, batch {self.iter+1}, at a rate of {self.opt.hypers[-1]['lr']:.2g}, with the pictures "
+            f"{', '.join(names)}. No step was taken with it, but the statistics of batch norm have seen it: go on from the last checkpoint, with a lower rate or precision='fp32'. If it is always the same picture, look at it.")
+
+def _no_memory(e, learn):
+    "A `MemoryError` that says what would take less; what the batch left behind is let go of"
+    n, *_, h, w = learn.xb[0].shape
+    ways = ['a smaller encoder'] if learn.half else ["precision='bf16'", 'a smaller encoder']
+    if not learn.training: ways = [f'val_bs={max(1, n//2)}', 'a smaller size='] + ways
+    elif n > 1: ways = [f'bs={n//2} with GradientAccumulation({n}), which learns nearly the same', 'a smaller crop='] + ways
+    else: ways = ['a smaller crop='] + ways
+    what = f"a {'training' if learn.training else 'validation'} batch of {n} pictures of {h}x{w} in {'half' if learn.half else 'full'} precision"
+    learn.opt.zero_grad(); learn._end_cleanup(); learn.loss_grad = None
+    return MemoryError(f"{what} does not fit into memory. What takes less: {', '.join(ways)}. ({str(e).splitlines()[0]})")
+
+# %% ../nbs/07_learner.ipynb #de1c8cba
 class SegLearner(Learner):
     "A fastai `Learner` for masks; see `seg_learner`"
     temperature = 1.                                # logits are divided by it; the chapter on calibration fits one
@@ -98,7 +120,9 @@ class SegLearner(Learner):
         self.half = precision == 'bf16' or precision == 'auto' and fast_bf16(device)
         model = float_depthwise(model).to(device).to(memory_format=torch.channels_last)
         super().__init__(dls, model, loss_func=loss_func or SegLoss(), splitter=splitter, **kwargs)
+        self.add_cb(FiniteLoss())
         if self.half: self.add_cb(HalfPrecision())
+        self.first_epoch = 0                            # where `fit` begins; a checkpoint moves it
 
     @property
     def codes(self): return self.dls.codes
@@ -108,8 +132,15 @@ class SegLearner(Learner):
 
     def one_batch(self, i, b):
         try: super().one_batch(i, b)
+        except RuntimeError as e:
+            if not any(s in str(e) for s in ('out of memory', "can't allocate memory", 'not enough memory')): raise
+            raise _no_memory(e, self) from e
         finally:
             if self.half: self.half_precision.close()
+
+    def _do_fit(self):
+        first, self.first_epoch = self.first_epoch, 0
+        for self.epoch in range(first, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 # %% ../nbs/07_learner.ipynb #968fc175
 def seg_learner(
@@ -263,18 +294,35 @@ def predict(self:SegLearner, src, resize:bool=True):
     "Class maps at the pictures' own sizes; see `SegModel.predict`"
     return self.seg_model().predict(src, resize)
 
-# %% ../nbs/07_learner.ipynb #43fd0684
+# %% ../nbs/07_learner.ipynb #83762e9b
 _kinds = {c.__name__: c for c in (UNet, EncoderUNet)}
 
-def _header(m):
-    "What it takes to build a `SegModel` again, as JSON"
+@patch(as_prop=True)
+def header(m:SegModel):
+    "What it takes to build this model again, as JSON. Raises `ValueError` for networks that cannot be."
     import timm
     kind = type(m.model).__name__
     if kind not in _kinds: raise ValueError(f"a {kind} cannot be rebuilt from a model file, only {' and '.join(_kinds)}; save its state_dict yourself")
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
                            size=m.size, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
-# %% ../nbs/07_learner.ipynb #c0c80ce2
+# %% ../nbs/07_learner.ipynb #fd81119d
+def write_whole(
+    tensors:dict, # Tensors by name
+    metadata:dict, # Strings by name, for the header
+    fn, # Path
+)->Path:
+    "A safetensors file, whole or not at all: written beside under another name, brought to the disk, then renamed"
+    fn = Path(fn)
+    tmp = fn.with_name(f'.{fn.name}.{os.getpid()}.tmp')
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k,v in tensors.items()}, tmp, metadata=metadata)
+        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+        os.replace(tmp, fn)
+    except SafetensorError as e: raise OSError(f"{fn}: could not be written ({e})") from e       # a full disk, for one
+    finally: tmp.unlink(missing_ok=True)
+    return fn
+
 @patch
 def save(self:SegModel,
     fn, # Path of the file, by custom ending in `.safetensors`
@@ -282,13 +330,7 @@ def save(self:SegModel,
     "Write the model to a safetensors file, whole or not at all"
     fn = Path(fn)
     if not fn.parent.is_dir(): raise FileNotFoundError(f"{fn.parent}: no such folder to save a model in")
-    tensors = {k: v.detach().cpu().contiguous() for k,v in self.model.state_dict().items()}
-    tmp = fn.with_name(f'.{fn.name}.{os.getpid()}.tmp')
-    try:
-        save_file(tensors, tmp, metadata={'segnb': _header(self)})
-        os.replace(tmp, fn)
-    finally: tmp.unlink(missing_ok=True)
-    return fn
+    return write_whole(self.model.state_dict(), dict(segnb=self.header), fn)
 
 @patch
 def save_model(self:SegLearner,

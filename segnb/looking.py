@@ -98,7 +98,7 @@ def describe_point(
     k, rgb = int(np.asarray(mask)[at]), tuple(as_picture(x)[at].tolist())
     return f"row {at[0]}, column {at[1]}: {'void' if k == VOID else classes[k]}; the picture there is rgb{rgb}"
 
-# %% ../nbs/13_looking.ipynb #92c55c22
+# %% ../nbs/13_looking.ipynb #496c83d5
 class Pairs:
     "Names, pictures and masks of anything that has them: `pairs[i]` is `(name, picture, mask)`"
     def __init__(self,
@@ -109,15 +109,22 @@ class Pairs:
         ds = src.dataset.ds if isinstance(src, SegDataLoader) else src.ds if isinstance(src, Frames) else src
         if not isinstance(ds, SegDataset): raise TypeError(f"{type(src).__name__}: expected a SegDataset, Frames, a SegDataLoader or a folder")
         if ds.masks is None: raise ValueError("these pictures have no masks to look at")
-        self.src, self.classes, self.images, self.batch = src, list(ds.classes), ds.images, None
+        self.src, self.classes, self.images, self.batches = src, list(ds.classes), ds.images, None
         if isinstance(src, SegDataLoader): self.next_batch()
 
     @property
     def from_loader(self): return isinstance(self.src, SegDataLoader)
-    def next_batch(self): self.batch = self.src.one_batch()
+    def next_batch(self):
+        "Go on to the loader's next batch; after the last begins a new epoch"
+        if self.batches is None: self.batches = iter(self.src)
+        try: self.batch = next(self.batches)
+        except StopIteration:
+            self.batches = None
+            return self.next_batch()
+        self.drawn = getattr(self.src, 'drawn', range(len(self.batch[0])))
     def __len__(self): return len(self.batch[0]) if self.from_loader else len(self.images)
     def __getitem__(self, i):
-        if self.from_loader: return f'picture {i} of the batch', as_picture(self.batch[0][i]), self.batch[1][i].cpu().numpy().astype(np.uint8)
+        if self.from_loader: return f'{self.images[self.drawn[i]].name}, as drawn', as_picture(self.batch[0][i]), self.batch[1][i].cpu().numpy().astype(np.uint8)
         x, y = self.src[i]
         return self.images[i].name, as_picture(x), np.asarray(y)
 
@@ -142,7 +149,7 @@ def steps(
         return b
     return W.HBox([button('arrow-left', -1, 'previous'), at, button('arrow-right', 1, 'next')])
 
-# %% ../nbs/13_looking.ipynb #5331e242
+# %% ../nbs/13_looking.ipynb #8d95ca03
 def browse(
     src, # See `Pairs`
     start:int=0, # The first picture
@@ -155,12 +162,16 @@ def browse(
     def draw(at, alpha, style, on, point):
         name, x, y = pairs[at]
         legend.show(class_shares(y, n))
-        return overlay_panels(x, y, n, alpha, on, style == 'outlines'), f'{html.escape(name)} ({at+1} of {len(pairs)}). {describe_point(x, y, pairs.classes, point)}'
+        return overlay_panels(x, y, n, alpha, on, style == 'outlines'), f'{name} ({at+1} of {len(pairs)}). {describe_point(x, y, pairs.classes, point)}'
     view = Live(draw, controls, [['alpha','style']], [legend], picture)
     top = [steps(controls['at'])]
     if pairs.from_loader:
         more = W.Button(description='next batch', icon='refresh')
-        more.on_click(lambda _: (pairs.next_batch(), view.redraw()))
+        def go_on(_):
+            pairs.next_batch()
+            controls['at'].max = len(pairs)-1
+            view.redraw()
+        more.on_click(go_on)
         top.append(more)
     view.children = (W.HBox(top, layout=W.Layout(flex_flow='row wrap')), *view.children)
     return view
@@ -179,7 +190,7 @@ def redraw_ms(
         times.append(1000*(time.perf_counter()-start))
     return float(np.median(times))
 
-# %% ../nbs/13_looking.ipynb #722e6182
+# %% ../nbs/13_looking.ipynb #a57c37dd
 def sureness_picture(
     sure, # uint8 (H,W), 255 is certain
 )->np.ndarray: # uint8 (H,W,3)
@@ -195,7 +206,8 @@ def panels(self:Results,
     x, y = self.frames[i]
     x, n = as_picture(x), len(self.classes)
     painted = lambda m: paint(x, m, n, alpha, on, outline)
-    return [Panel('picture', x), Panel('truth', painted(y), alpha == 1), Panel('prediction', painted(self.preds[i]), alpha == 1),
+    flat = alpha == 1 and not outline and (on is None or len(on) == n)                      # else the photograph shows through
+    return [Panel('picture', x), Panel('truth', painted(y), flat), Panel('prediction', painted(self.preds[i]), flat),
             Panel('errors', error_picture(x, y, self.preds[i])), Panel('sureness', sureness_picture(self.sure[i]))]
 
 @patch
@@ -261,43 +273,51 @@ def browse(self:Results)->Live:
     view.children = (view.children[0], steps(controls['at']), *view.children[1:])
     return view
 
-# %% ../nbs/13_looking.ipynb #bcf9add3
+# %% ../nbs/13_looking.ipynb #a576b11a
 def _results_drawer(res, controls, legend, matrix):
     "The function that draws, with the table and the last choice at hand"
-    table, last = res.table(), [None]
+    table, choice, chosen = res.table(), None, []
     def draw(by, holds, at, alpha, on, point, pair):
-        chosen = res.matching(by, pair, holds)
-        if (by, holds, pair) != last[0]:                                # another choice begins at its first picture
-            last[0], controls['at'].value, at = (by, holds, pair), 0, 0
+        nonlocal choice, chosen
+        if (by, holds, pair) != choice:                                 # another choice begins at its first picture
+            choice, chosen = (by, holds, pair), res.matching(by, pair, holds)
+            controls['at'].value, controls['at'].max, at = 0, max(len(chosen)-1, 0), 0
             matrix.show(res.confusion.matrix, res.classes)
-        controls['at'].max = max(len(chosen)-1, 0)
         if not chosen: return [], 'no picture matches'
         i = chosen[min(at, len(chosen)-1)]
         legend.show(class_shares(res.frames[i][1], len(res.classes)))
         of = f"{res.classes[pair[0]]} {'found' if pair[0] == pair[1] else 'taken for '+res.classes[pair[1]]}: " if pair else ''
         row = table.iloc[i]
-        return res.panels(i, alpha, on), (f'{of}{html.escape(str(table.index[i]))} ({min(at, len(chosen)-1)+1} of {len(chosen)}). loss {row.loss:.3f}, '
+        return res.panels(i, alpha, on), (f'{of}{table.index[i]} ({min(at, len(chosen)-1)+1} of {len(chosen)}). loss {row.loss:.3f}, '
                                          f"accuracy {row.accuracy:.3f}, mean IoU {row['mean IoU']:.3f}. {res.describe(i, point)}")
     return draw
 
-# %% ../nbs/13_looking.ipynb #38e9fdd6
+# %% ../nbs/13_looking.ipynb #bb9004ca
 class History:
     "What a training has been through so far"
-    def __init__(self, n_epoch:int, n_batches:int): # Epochs, and batches of each
-        self.n_epoch, self.n_batches, self.losses, self.lrs, self.valid, self.scores, self.seconds = n_epoch, n_batches, [], [], [], {}, []
+    def __init__(self,
+        n_epoch:int, # Epochs
+        n_batches:int, # Batches of each
+        earlier:int=0, # Epochs that were done before this training went on
+    ):
+        self.n_epoch, self.n_batches, self.earlier = n_epoch, n_batches, earlier
+        self.losses, self.lrs, self.valid, self.scores, self.seconds = [], [], [], {}, []
 
     @property
     def done(self): return len(self.losses)
+    @property
+    def epochs(self): return self.earlier+len(self.seconds)
     @property
     def total(self): return self.n_epoch*self.n_batches
     def left(self,
         now:float=0., # Seconds since the last epoch ended
     ):  # Seconds, or None at the very beginning
         "An estimate of what is left, from the epochs so far (a validation counts with its epoch)"
-        if self.seconds: return max(0., (self.n_epoch-len(self.seconds))*sum(self.seconds)/len(self.seconds) - now)
-        return now/self.done*(self.total-self.done) if self.done > 4 else None
+        if self.seconds: return max(0., (self.n_epoch-self.epochs)*sum(self.seconds)/len(self.seconds) - now)
+        here = self.done-self.earlier*self.n_batches
+        return now/here*(self.total-self.done) if here > 4 else None
 
-# %% ../nbs/13_looking.ipynb #0dae3e11
+# %% ../nbs/13_looking.ipynb #353b923c
 def clock(seconds)->str:
     "Minutes and seconds, or hours"
     m, s = divmod(int(round(seconds)), 60)
@@ -325,7 +345,7 @@ def describe_training(
     now:float=0., # Seconds since the last epoch ended; None once it is over
 )->str:
     "Where it stands, in a sentence"
-    parts = [f'epoch {min(len(h.seconds)+1, h.n_epoch)} of {h.n_epoch}, batch {h.done} of {h.total}']
+    parts = [f'epoch {min(h.epochs+1, h.n_epoch)} of {h.n_epoch}, batch {h.done} of {h.total}']
     if h.losses: parts.append(f'loss {h.losses[-1]:.3f}')
     parts += [f'{k} {v[-1][1]:.3f}' for k,v in h.scores.items()]
     if h.seconds: parts.append(f'{clock(h.seconds[-1])} an epoch')
@@ -347,7 +367,7 @@ def hear_click(
         return route(data, default)
     comm._reply_subshell_for = listen
 
-# %% ../nbs/13_looking.ipynb #e91a1bac
+# %% ../nbs/13_looking.ipynb #f4bf9244
 def has_front_end():
     "Whether this runs in a notebook"
     try: from IPython import get_ipython
@@ -361,7 +381,7 @@ class Monitor(Callback):
         every:float=1., # Seconds between pictures, at least
         show:bool=None, # Draw; default: in a notebook
     ):
-        self.every, self.draws, self.old_logger = every, has_front_end() if show is None else show, None
+        self.every, self.draws = every, has_front_end() if show is None else show
         self.picture, self.text, self.button = Drawn(), W.HTML(), W.Button(description='stop', icon='stop', tooltip='End the training after this batch and keep the model')
         self.stopping = self.running = False
         self.button.on_click(lambda _: self.stop())
@@ -376,7 +396,7 @@ class Monitor(Callback):
     def learn(self): return self.__dict__.get('_learn')
     @learn.setter
     def learn(self, learn):                                 # None when the callback is taken off, also after an interrupt or an error
-        if learn is None and self.old_logger is not None: self._restore(self._learn)
+        if learn is None and self.running: self._interrupted(self._learn)
         self.__dict__['_learn'] = learn
 
 class MonitorView(W.VBox):
@@ -386,67 +406,82 @@ class MonitorView(W.VBox):
         if bundle: bundle['text/html'] = ''.join(map(still, self.children))
         return bundle
 
-# %% ../nbs/13_looking.ipynb #a0f27ef9
+# %% ../nbs/13_looking.ipynb #2d65069d
 @patch
-def _restore(self:Monitor, learn):
-    learn.logger, self.old_logger = self.old_logger, None
+def _interrupted(self:Monitor, learn):
+    learn.logger, self.running = self.old_logger, False
     if hasattr(learn, 'progress'): learn.progress.run = True
+    if self.draws: self._end('interrupted')
 
-# %% ../nbs/13_looking.ipynb #a53818be
+# %% ../nbs/13_looking.ipynb #93afb4de
 @patch
 def before_fit(self:Monitor):
-    if hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'):
-        self.run = False
-        return
+    self.run = not (hasattr(self.learn, 'lr_finder') or self.learn.lock.locked())           # validate and get_preds are no training
+    if not self.run: return
     self.stopping, self.running, self.button.description, self.button.disabled = False, True, 'stop', False
     self.history, self.started, self.drawn, self.cost = History(self.n_epoch, len(self.dls.train)), time.perf_counter(), 0., 0.
-    self.old_logger, self.learn.logger = self.learn.logger, noop
+    self.old_logger, self.learn.logger, self.handle = self.learn.logger, noop, None
     if hasattr(self.learn, 'progress'): self.learn.progress.run = False
-    if self.draws: self._draw()
+    if self.draws: self._draw(describe_training(self.history))
     if self.draws and has_front_end():
         from IPython.display import display
         self.handle = display(self.view, display_id=True)
 
 @patch
+def before_epoch(self:Monitor):
+    h, rec = self.history, self.recorder
+    if h.done or not rec.losses: return                     # nothing was there before, or it is known
+    h.earlier, h.losses, h.lrs = self.epoch, [float(o) for o in rec.losses], list(rec.lrs)  # a training that goes on from a checkpoint
+    for k,values in enumerate(rec.values): self._scores(k+1, rec.metric_names[1:], values)
+
+@patch
+def _scores(self:Monitor, epoch, names, values):
+    "Note what was computed after an epoch"
+    for name,v in zip(names, values):
+        if v is None or isinstance(v, str) or name == 'train_loss': continue
+        (self.history.valid if name == 'valid_loss' else self.history.scores.setdefault(name, [])).append((epoch, float(v)))
+
+@patch
 def _draw(self:Monitor, says=None):
     start = time.perf_counter()
+    if says is None and start-self.drawn < max(self.every, 20*self.cost): return
     self.says = says or describe_training(self.history, start-self.started)
     self.text.value = f'<span aria-live="polite">{html.escape(self.says)}</span>'
-    self.picture.show(draw_training(self.history), html.escape(self.says))
+    self.picture.show(draw_training(self.history), self.says)
     self.drawn = time.perf_counter()
     self.cost = self.drawn-start
 
-# %% ../nbs/13_looking.ipynb #65f02450
+# %% ../nbs/13_looking.ipynb #a2126205
 @patch
 def after_batch(self:Monitor):
-    if not self.training: return
-    self.history.losses.append(float(self.recorder.losses[-1])); self.history.lrs.append(float(self.opt.hypers[-1]['lr']))
-    if self.draws:
-        if time.perf_counter()-self.drawn > max(self.every, 20*self.cost): self._draw()
-    if self.stopping: raise CancelFitException
+    if self.training: self.history.losses.append(float(self.recorder.losses[-1])); self.history.lrs.append(float(self.opt.hypers[-1]['lr']))
+    if self.draws: self._draw()
+    if self.stopping: raise CancelFitException              # also between batches of a validation
 
 @patch
 def after_epoch(self:Monitor):
     h, rec, now = self.history, self.recorder, time.perf_counter()
     h.seconds.append(now-self.started)
-    for name,v in zip(rec.metric_names[1:], rec.log[1:]):
-        if v is None or isinstance(v, str) or name == 'train_loss': continue
-        (h.valid if name == 'valid_loss' else h.scores.setdefault(name, [])).append((len(h.seconds), float(v)))
+    self._scores(h.epochs, rec.metric_names[1:], rec.log[1:])
     if self.draws: self._draw()
     else: print(epoch_line(self.learn, now-self.started), flush=True)
     self.started = now
 
 @patch
 def after_fit(self:Monitor):
-    self._restore(self.learn)
-    h, self.running = self.history, False
-    says = f'stopped after {h.done} of {h.total} batches; the model is as it was then' if self.stopping else f'done: {h.n_epoch} epochs in {clock(sum(h.seconds))}'
-    if not self.draws: return print(says, flush=True) if self.stopping else None
-    self.button.disabled, self.button.description = True, 'stopped' if self.stopping else 'done'
-    self._draw(f'{says}. {describe_training(h, None)}')
+    self.learn.logger, self.running, h = self.old_logger, False, self.history               # fastai's bar wakes by itself after this event
+    says = f'stopped after {h.done} of {h.total} batches; the model is as it was then' if self.stopping else f'done: {len(h.seconds)} epochs in {clock(sum(h.seconds))}'
+    if self.draws: self._end('stopped' if self.stopping else 'done', says)
+    elif self.stopping: print(says, flush=True)
+
+@patch
+def _end(self:Monitor, how, says=None):
+    "The last picture, and a button that no longer does anything"
     from IPython.display import display
-    if has_front_end(): self.handle.update(self.view)       # so that the page keeps the last picture, not the first
-    else: display(self.view)
+    self.button.disabled, self.button.description = True, how
+    self._draw(f'{says or how}. {describe_training(self.history, None)}')
+    if self.handle is None: display(self.view)
+    else: self.handle.update(self.view)                     # so that the page keeps the last picture, not the first
 
 # %% ../nbs/13_looking.ipynb #7aec292a
 def explore_coverage(

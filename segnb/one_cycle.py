@@ -6,14 +6,17 @@
 __all__ = ['anneals', 'cos_anneal', 'linear_anneal', 'one_cycle', 'cycles', 'schedule', 'plot_sched', 'plot_losses',
            'ValidateEvery', 'epoch_line', 'EpochLines']
 
-# %% ../nbs/09_one_cycle.ipynb #8ec24a78
+# %% ../nbs/09_one_cycle.ipynb #011cc755
 import math, time
+from pathlib import Path
+
 import numpy as np, pandas as pd
 from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.schedule import ParamScheduler
 from .learner import SegLearner
+from .checkpoint import Checkpoint
 
 # %% ../nbs/09_one_cycle.ipynb #abe2dadb
 def cos_anneal(
@@ -84,7 +87,7 @@ def plot_sched(
     fig.tight_layout(); plt.close(fig)
     return fig
 
-# %% ../nbs/09_one_cycle.ipynb #04cc1e8d
+# %% ../nbs/09_one_cycle.ipynb #8db3c735
 @patch
 def fit_one_cycle(self:SegLearner,
     n_epoch:int, # Epochs
@@ -98,6 +101,7 @@ def fit_one_cycle(self:SegLearner,
     reset_opt:bool=False, # Start with a fresh optimiser
     start_epoch:int=0, # Epoch to go on from
     anneal:str='cos', # 'cos', or 'linear': straight lines
+    resume=None, # A folder for checkpoints; a training that was interrupted goes on from there
 ):
     "Train for `n_epoch` epochs with one cycle of learning rate and momentum (arXiv 1708.07120)"
     if self.opt is None: self.create_opt()
@@ -105,6 +109,7 @@ def fit_one_cycle(self:SegLearner,
     peak = np.array([h['lr'] for h in self.opt.hypers])
     shape = dict(div=div, div_final=div_final, pct_start=pct_start, moms=ifnone(moms, self.moms), anneal=anneal)
     self.sched = schedule(n_epoch*len(self.dls.train), peak, ['encoder','decoder','head'] if len(peak) == 3 else None, **shape)
+    if resume is not None: cbs = L(cbs)+Checkpoint(resume, about=dict(rate=peak.tolist(), **{k: v if isinstance(v, (str,float,int)) else list(v) for k,v in shape.items()}))
     self.fit(n_epoch, cbs=ParamScheduler(cycles(peak, **shape))+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
 
 @patch
@@ -162,7 +167,7 @@ class EpochLines(Callback):
     def before_epoch(self): self.start = time.perf_counter()
     def after_epoch(self): print(epoch_line(self.learn, time.perf_counter()-self.start), flush=True)
 
-# %% ../nbs/09_one_cycle.ipynb #4dcf448a
+# %% ../nbs/09_one_cycle.ipynb #de33a0c8
 @patch
 def fine_tune(self:SegLearner,
     epochs:int, # Epochs with the encoder unfrozen
@@ -170,10 +175,12 @@ def fine_tune(self:SegLearner,
     freeze_epochs:int=1, # Epochs with the encoder frozen, before
     lr_mult:float=100, # The encoder's peak is the head's divided by this
     pct_start:float=.3, div:float=5., # See `fit_one_cycle`
+    resume=None, # A folder for the checkpoints of both parts, see `fit_one_cycle`
     **kwargs # To both `fit_one_cycle`s
 ):
     "Train the decoder with the encoder frozen, then everything"
+    part = lambda name: None if resume is None else Path(resume)/name
     self.freeze()
-    self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=.99, **kwargs)
+    self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=.99, resume=part('frozen'), **kwargs)
     self.unfreeze()
-    self.fit_one_cycle(epochs, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, div=div, **kwargs)
+    self.fit_one_cycle(epochs, slice(base_lr/2/lr_mult, base_lr/2), pct_start=pct_start, div=div, resume=part('all'), **kwargs)

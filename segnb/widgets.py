@@ -17,7 +17,7 @@ from PIL import Image
 from .lr_finder import LRCurve, fastai_rules, least_points
 from .one_cycle import anneals, schedule
 
-# %% ../nbs/12_widgets.ipynb #633ab159
+# %% ../nbs/12_widgets.ipynb #24702849
 def new_figure(
     ncols:int=2, # Axes side by side
     height:float=3.2, # Inches
@@ -35,7 +35,7 @@ def img_tag(
     "The figure as an HTML image that carries its own bytes"
     buf = io.BytesIO()
     FigureCanvasAgg(fig).print_png(buf, pil_kwargs=dict(compress_level=1))
-    return (f'<img decoding="sync" style="max-width:100%" alt="{alt}" '
+    return (f'<img decoding="sync" style="max-width:100%" alt="{html.escape(alt)}" '
             f'src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">')
 
 # %% ../nbs/12_widgets.ipynb #255c884a
@@ -43,30 +43,30 @@ class Drawn(W.HTML):
     "A place for a matplotlib figure"
     def show(self, fig, says): self.value = img_tag(fig, says)
 
-# %% ../nbs/12_widgets.ipynb #f608a91e
+# %% ../nbs/12_widgets.ipynb #00966f31
 def still(
     w, # A widget
 )->str: # HTML
     "A widget as it stands, for pages where nothing moves"
     if isinstance(w, W.Box): return f"<div>{' &emsp; '.join(filter(None, map(still, w.children)))}</div>"
     if isinstance(w, W.HTML): return w.value
-    if isinstance(w, W.Button): return f'<button disabled>{w.description or w.tooltip}</button>'
+    if isinstance(w, W.Button): return f'<button disabled>{html.escape(w.description or w.tooltip)}</button>'
     if hasattr(w, 'still'): return w.still
     return _still_control(w) if hasattr(w, 'value') else ''
 
 def _still_control(control):
-    name, v = control.description, control.value
+    name, v = html.escape(control.description), control.value
     if isinstance(v, bool): return f'<label><input type="checkbox" disabled{" checked" if v else ""}> {name}</label>'
     if isinstance(v, tuple): return f'<label>{name} <b>{v[0]} to {v[1]}</b></label>'
-    if not hasattr(control, 'min'): return f'<label>{name} <b>{v}</b></label>'
-    shown = f' <b>{v:.3g}</b>' if control.readout else ''
+    if not hasattr(control, 'min'): return f'<label>{name} <b>{html.escape(str(getattr(control, "label", v)))}</b></label>'
+    shown = f' <b>{v:.3g}</b>' if getattr(control, 'readout', True) else ''
     return f'<label>{name} <input type="range" disabled min="{control.min}" max="{control.max}" step="any" value="{v}">{shown}</label>'
 
-# %% ../nbs/12_widgets.ipynb #71d7e303
+# %% ../nbs/12_widgets.ipynb #6584163d
 class Live(W.VBox):
     "Controls above a picture that is drawn again when one of them changes"
     def __init__(self,
-        draw, # Function of the controls' values, by name; returns a figure and a sentence about it
+        draw, # Function of the controls' values, by name; returns a figure and a sentence about it, as plain text
         controls:dict, # Name to widget
         rows=None, # Names in rows, as they should stand; default: two a row
         below=(), # Widgets under the picture
@@ -91,8 +91,11 @@ class Live(W.VBox):
         self.drawing = True
         try:
             shown, says = self.draw(**self.values)
-            self.text.value = f'<span aria-live="polite">{says}</span>'
+            self.text.value = f'<span aria-live="polite">{html.escape(says)}</span>'
             self.picture.show(shown, says)
+        except Exception as e:                                          # else it would be seen in a log only
+            self.text.value = f'<span aria-live="polite" style="color:#b00020">{html.escape(f"{type(e).__name__}: {e}")}</span>'
+            raise
         finally: self.drawing = False
 
     def _repr_mimebundle_(self, **kwargs):
@@ -120,7 +123,7 @@ def slider(
     kind = W.IntSlider if isinstance(value, int) else W.FloatSlider
     return kind(value=value, min=low, max=high, description=name, **_wide(**kwargs))
 
-# %% ../nbs/12_widgets.ipynb #c93fe7af
+# %% ../nbs/12_widgets.ipynb #6f696338
 _surface_js = """
 const steps = {ArrowLeft: [-1,0], ArrowRight: [1,0], ArrowUp: [0,-1], ArrowDown: [0,1]};
 const inside = v => Math.min(Math.max(v, 0), 1);
@@ -136,7 +139,11 @@ function render({model, el}) {
     if (v?.length == 2) { el.style.setProperty('--x', `${100*v[0]}%`); el.style.setProperty('--y', `${100*v[1]}%`); }
   };
   const tell = v => { model.set('value', v); model.save_changes(); };
-  el.addEventListener('change', () => tell([...el.querySelectorAll('input:checked')].map(o => Number(o.dataset.key))));
+  el.addEventListener('change', e => {                  // boxes that are not shown stay as they are
+    const on = new Set(model.get('value') ?? []), k = Number(e.target.dataset.key);
+    e.target.checked ? on.add(k) : on.delete(k);
+    tell([...on].sort((a, b) => a-b));
+  });
   el.addEventListener('click', e => {
     const img = e.target.closest('img[data-point]'), cell = e.target.closest('[data-pick]'), box = img?.getBoundingClientRect();
     if (img) tell([(e.clientX-box.left)/box.width, (e.clientY-box.top)/box.height].map(inside));
@@ -146,8 +153,9 @@ function render({model, el}) {
     const step = steps[e.key], by = e.shiftKey ? 10 : 1, img = e.target.closest('img[data-point]'), cell = e.target.closest('[data-row]');
     if (!step || !img && !cell) return;
     e.preventDefault();
-    const [x,y] = model.get('value') ?? [.5,.5];
-    if (img) tell([x+by*step[0]/img.naturalWidth, y+by*step[1]/img.naturalHeight].map(inside));
+    const v = model.get('value'), [x,y] = v?.length == 2 ? v : [.5,.5];
+    const to = (f, n, d) => Math.min(Math.max(Math.floor(f*n)+d*by, 0), n-1)/n + .5/n;              // from centre to centre of a pixel
+    if (img) tell([to(x, img.naturalWidth, step[0]), to(y, img.naturalHeight, step[1])]);
     else el.querySelector(`[data-row="${+cell.dataset.row+step[1]}"][data-col="${+cell.dataset.col+step[0]}"]`)?.focus();
   });
   model.on('change:html', draw); model.on('change:value', point);
@@ -156,12 +164,12 @@ function render({model, el}) {
 export default {render};
 """
 
-# %% ../nbs/12_widgets.ipynb #497a55f4
+# %% ../nbs/12_widgets.ipynb #66f15f23
 class Surface(anywidget.AnyWidget):
     "HTML that reports what was clicked in it as `value`"
     _esm = _surface_js
     html = traitlets.Unicode('').tag(sync=True)
-    value = traitlets.List(None, allow_none=True).tag(sync=True)
+    value = traitlets.List(default_value=None, allow_none=True).tag(sync=True)
 
     @property
     def still(self):
