@@ -17,7 +17,7 @@ from .loss import SegLoss, class_weights
 from .learner import seg_learner
 from .one_cycle import ValidateEvery
 
-# %% ../nbs/90_bench_rare.ipynb #d243e4ef
+# %% ../nbs/90_bench_rare.ipynb #82017878
 def rarest(
     counts, # (pictures, classes) from `pixel_counts`
     n:int=4, # How many
@@ -30,12 +30,12 @@ def rare_recipes(
     counts, # (pictures, classes) of the training set
     rare, # Class numbers
 )->dict: # Name to `(arguments for the loaders, loss)`
-    "What is compared: one thing changed at a time, then all, then what `segnb train` does"
+    "What is compared: one thing changed at a time, two at once, what `segnb train` does, and that with crops"
     weighted = lambda power, **kw: SegLoss(weight=class_weights(counts, power), **kw)
     full = lambda: weighted(1, dice=0, adjust=False)
     return {'plain': ({}, SegLoss(dice=0)), 'weights': ({}, full()), 'sampling': (dict(balance=True), SegLoss(dice=0)),
             'crops': (dict(focus=rare), SegLoss(dice=0)), 'weights and crops': (dict(focus=rare), full()),
-            'everything': (dict(focus=rare, balance=True), full()), 'shipped': ({}, weighted(.5))}
+            'shipped': ({}, weighted(.5)), 'shipped and crops': (dict(focus=rare), weighted(.5))}
 
 # %% ../nbs/90_bench_rare.ipynb #541c0cad
 def train_with(

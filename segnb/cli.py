@@ -260,7 +260,7 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #c57e5a9d
+# %% ../nbs/91_cli.ipynb #0cc14be9
 def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
     df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
@@ -291,6 +291,7 @@ def main(argv=None):
     except (FileNotFoundError, FileExistsError, ConnectionError, ValueError, PermissionError, FloatingPointError, MemoryError) as e:
         print('segnb:', str(e).rsplit('\n\t', 1)[-1], file=sys.stderr)       # fastai puts the name of the callback in a line before
         return 2
+    except KeyboardInterrupt: return 130
     return status if isinstance(status, int) else 0
 
 # %% ../nbs/91_cli.ipynb #c9c6b37a

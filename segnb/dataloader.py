@@ -22,7 +22,7 @@ from .streets import progress
 from .dataset import *
 from .augment import SegAugment
 
-# %% ../nbs/03_dataloader.ipynb #c0b9a0c2
+# %% ../nbs/03_dataloader.ipynb #e4c1e7d4
 def _sizes(ds):
     "(H,W) of each picture, from the files' headers"
     if ds.size is not None: return [tuple(ds.size)]*len(ds)
@@ -30,7 +30,7 @@ def _sizes(ds):
         try:
             with Image.open(fn) as im: return im.size[::-1]
         except FileNotFoundError: raise
-        except (OSError, SyntaxError) as e: raise ValueError(f"{fn}: cannot be read as a picture ({e})") from e
+        except Exception as e: raise ValueError(f"{fn}: cannot be read as a picture ({e})") from e
     with ThreadPoolExecutor(os.cpu_count()) as ex: return list(ex.map(one, ds.images))
 
 def _row(n, on_disk):

@@ -19,7 +19,7 @@ from fastai.data.transforms import get_image_files, RandomSplitter, IndexSplitte
 from fastai.torch_core import TensorImage, TensorMask
 from .streets import street_codes
 
-# %% ../nbs/01_dataset.ipynb #fe550a5e
+# %% ../nbs/01_dataset.ipynb #0956f366
 def to_rgb(
     img:Image.Image, # A picture in any mode that Pillow opens
 )->Image.Image: # The same picture in mode RGB
@@ -38,7 +38,7 @@ def read_image(
     try:
         with Image.open(fn) as im: return to_rgb(im)
     except FileNotFoundError: raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+    except Exception as e:                                  # decoders fail in many ways
         raise ValueError(f"{fn}: cannot be read as a picture ({e}). Remove the file or save it again.") from e
 
 # %% ../nbs/01_dataset.ipynb #e52737b6
@@ -59,14 +59,17 @@ def _from_colors(a, table, fn):
         "Add them to `colors`; if there are many, the mask was saved as JPEG or resized with smoothing.")
     return np.array([table[int(k)] for k in found], dtype=np.int64)[inv].reshape(key.shape)
 
-# %% ../nbs/01_dataset.ipynb #fabc3a10
+# %% ../nbs/01_dataset.ipynb #f6573216
 def mask_numbers(
     fn, # Path of a mask, or an open `PIL.Image`
     colors=None, # For RGB-coded masks: see `color_table`
 )->np.ndarray: # Integers (H,W), as the file holds them
     "The numbers in a mask: the index of a palette picture, the value of a grey one, the code of a colour"
-    im = fn if isinstance(fn, Image.Image) else Image.open(fn)
-    a = np.asarray(im)
+    try:
+        im = fn if isinstance(fn, Image.Image) else Image.open(fn)
+        a = np.asarray(im)
+    except FileNotFoundError: raise
+    except Exception as e: raise ValueError(f"{fn}: cannot be read as a mask ({e}). Remove the pair or save the mask again.") from e
     if a.dtype == bool: a = a.astype(np.uint8)
     if a.ndim == 2: return a
     if colors is not None: return _from_colors(a, color_table(colors), fn)
@@ -172,12 +175,12 @@ class SegDataset:
     def __len__(self): return len(self.images)
     def __repr__(self): return f"SegDataset({len(self)} pairs, {self.codes})"
 
-# %% ../nbs/01_dataset.ipynb #514b11ca
+# %% ../nbs/01_dataset.ipynb #a751cd7b
 def _check_sizes(size, fn, mask_fn):
     "A picture of `size` (width, height) and its mask must be equal in size, before either is resized"
     try:
         with Image.open(mask_fn) as m: other = m.size
-    except (OSError, SyntaxError): return            # `mask` will say what is wrong with it
+    except Exception: return                         # `mask` will say what is wrong with it
     if size != other: raise ValueError(
         f"{fn} is {size[0]}x{size[1]} but its mask {mask_fn} is {other[0]}x{other[1]}: they must have the same size")
 
@@ -191,11 +194,7 @@ def image(self:SegDataset, i)->Image.Image:
 @patch
 def mask(self:SegDataset, i)->np.ndarray:
     "Mask `i`: uint8 (H,W), class numbers and void (255), at `size` if there is one"
-    fn = self.masks[i]
-    try: m = self.codes.encode(mask_numbers(fn, self.colors), fn)
-    except (OSError, SyntaxError) as e:
-        if isinstance(e, FileNotFoundError): raise
-        raise ValueError(f"{fn}: cannot be read as a mask ({e}). Remove the pair or save the mask again.") from e
+    m = self.codes.encode(mask_numbers(self.masks[i], self.colors), self.masks[i])
     return m if self.size is None else np.asarray(Image.fromarray(m).resize(self.size[::-1], Image.NEAREST))
 
 # %% ../nbs/01_dataset.ipynb #3da0453f

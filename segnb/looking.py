@@ -483,7 +483,7 @@ def _end(self:Monitor, how, says=None):
     if self.handle is None: display(self.view)
     else: self.handle.update(self.view)                     # so that the page keeps the last picture, not the first
 
-# %% ../nbs/13_looking.ipynb #7aec292a
+# %% ../nbs/13_looking.ipynb #62170e82
 def explore_coverage(
     dls, # See `class_coverage`
 )->Live:
@@ -495,6 +495,7 @@ def explore_coverage(
     def draw(what, log, by_size):
         c = cover.sort_values(first) if by_size else cover
         fig, ax = new_figure(1, max(2.2, .26*len(c)+.9))
+        fig.subplots_adjust(left=.12)                                           # names of classes are longer than numbers
         rare, held = cover[first].idxmin(), [k for k in cover.columns if k.endswith(' pictures')][-1]
         few = cover.index[cover[held] < 3].tolist()
         says = f'rarest: {rare}, {cover.loc[rare, first]:.2%} of the {first}' + (f"; in fewer than three {held}: {', '.join(few)}" if few else '')

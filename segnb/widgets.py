@@ -197,7 +197,7 @@ class Panel:
         else: im.save(buf, 'JPEG', quality=90, subsampling=0)
         return f"data:image/{'png' if self.flat else 'jpeg'};base64,{base64.b64encode(buf.getvalue()).decode()}"
 
-# %% ../nbs/12_widgets.ipynb #90f5de8d
+# %% ../nbs/12_widgets.ipynb #c3289218
 _dot = 'position:absolute;left:var(--x,-9em);top:var(--y,-9em);width:11px;height:11px;margin:-7px;border:2px solid #fff;border-radius:50%;box-shadow:0 0 0 2px #000;pointer-events:none'
 
 class Panels(Surface):
@@ -208,7 +208,7 @@ class Panels(Surface):
     ):
         "Exchange the pictures"
         width = min(480, max(240, 900//max(len(panels), 1)-8))
-        figure = lambda k,p: (f'<figure style="margin:0 0 4px;flex:0 1 {width}px"><div style="position:relative;overflow:hidden;line-height:0">'
+        figure = lambda k,p: (f'<figure style="margin:0 0 4px;flex:1 1 200px;max-width:{width}px"><div style="position:relative;overflow:hidden;line-height:0">'
             f'<img data-point data-key="img{k}" tabindex="0" decoding="sync" src="{p.src()}" alt="{html.escape(f"{p.title}. {says}")}" '
             f'style="width:100%;cursor:crosshair{";image-rendering:pixelated" if p.image.shape[1] < width else ""}"><span style="{_dot}"></span></div>'
             f'<figcaption style="font-size:90%">{html.escape(p.title)}</figcaption></figure>')

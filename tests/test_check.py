@@ -59,6 +59,7 @@ def misspelt(d, p, m): (d / "valid.txt").write_text((d / "valid.txt").read_text(
 def all_held(d, p, m): (d / "valid.txt").write_text("\n".join(o.name for o in (d / "images").iterdir()))
 def strange_numbers(d, p, m): (d / "codes.txt").unlink(); Image.fromarray(np.where(mask_numbers(m) == 3, 254, mask_numbers(m)).astype(np.uint8)).save(m)
 def bomb(d, p, m): Image.new("1", (20000, 10000)).save(m)
+def mixed_clips(d, p, m): (d / "valid.txt").write_text((d / "valid.txt").read_text().rstrip("\n") + f"\n{p.name}")
 def huge(d, p, m): Image.new("RGB", (7000, 6000)).save(p); Image.new("L", (7000, 6000)).save(m)
 
 
@@ -67,7 +68,7 @@ def huge(d, p, m): Image.new("RGB", (7000, 6000)).save(p); Image.new("L", (7000,
     (nothing, "only void"), (single, "one class only"), (both, "same picture on both sides"), (nearly, "nearly the same picture on both sides"), (lying, "turned by EXIF"),
     (film, "several frames"), (capitals, "names nearly equal"), (accents, "names nearly equal"), (orphan, "mask without picture"), (alpha, "alpha"), (cmyk, "CMYK"),
     (deep, "16 bits"), (other_mode, "kinds of masks differ"), (absent, "class never trained"), (no_split, "alike, without a split"), (huge, "very large"), (misspelt, "listed, not there"), (all_held, "one side is empty"),
-    (strange_numbers, "no codes"), (bomb, "unreadable mask")])
+    (strange_numbers, "no codes"), (bomb, "unreadable mask"), (mixed_clips, "one clip on both sides")])
 def test_fault_is_found(data, fault, kind):
     assert kind not in {f.kind for f in check_data(data).findings}
     p, m = pair(data)

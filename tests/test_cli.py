@@ -1,4 +1,6 @@
 """The command, in processes of its own."""
+import shutil, signal, subprocess, sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,3 +76,31 @@ def test_same_seed_same_weights(small_set, tmp_path):
     for n in "ab": assert segnb("train", small_set, "--out", tmp_path / f"{n}.safetensors", "--epochs", 1, "--crop", 64, 64, "--bs", 4, "--seed", 5).returncode == 0
     a, b = (load_model(tmp_path / f"{n}.safetensors", device="cpu").model.state_dict() for n in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_check_says_whether_training_should_start(small_set, tmp_path):
+    run = segnb("check", small_set)
+    assert run.returncode == 0 and "training may start" in run.stdout
+    shutil.copytree(small_set, tmp_path / "set")
+    next((tmp_path / "set" / "labels").iterdir()).write_bytes(b"")
+    run = segnb("check", tmp_path / "set")
+    assert run.returncode == 1 and "unreadable mask" in run.stdout and "training should not start" in run.stdout
+
+
+def test_an_interrupted_training_goes_on(small_set, tmp_path):
+    args = [sys.executable, "-m", "segnb.cli", "train", str(small_set), "--out", str(tmp_path / "m.safetensors"), "--epochs", "4", "--crop", "64", "64", "--bs", "4"]
+    p = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
+    for line in p.stdout:
+        if line.startswith("epoch   2/4"): break            # the state after the first is on the disk
+    p.send_signal(signal.SIGINT)
+    said = p.communicate(timeout=120)[0]
+    assert p.returncode == 130 and "--resume goes on" in said and not (tmp_path / "m.safetensors").exists()
+    again = segnb(*args[3:])
+    assert again.returncode == 2 and "holds a training that was interrupted" in again.stderr
+    other = segnb(*args[3:], "--resume", "--lr", "0.001")
+    assert other.returncode == 2 and "rate" in other.stderr and "Traceback" not in other.stderr and len(other.stderr.strip().splitlines()) == 1
+    rest = segnb(*args[3:], "--resume")
+    assert rest.returncode == 0, rest.stderr
+    assert "epoch   1/4" not in rest.stdout and "epoch   4/4" in rest.stdout
+    assert (tmp_path / "m.safetensors").exists() and not (tmp_path / "m.training").exists()
+    assert segnb(*args[3:], "--overwrite", "--resume").returncode == 2             # nothing is there to go on with
