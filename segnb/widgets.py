@@ -6,8 +6,8 @@
 __all__ = ['new_figure', 'img_tag', 'Drawn', 'still', 'Live', 'round_values', 'slider', 'Surface', 'Panel', 'Panels',
            'draw_inspection', 'reading', 'schedule_call', 'draw_schedule', 'explore_schedule']
 
-# %% ../nbs/12_widgets.ipynb #293f5378
-import base64, html, io, json, math, uuid
+# %% ../nbs/12_widgets.ipynb #fd303cd0
+import base64, html, io, json, math, threading, uuid
 
 import anywidget, ipywidgets as W, numpy as np, traitlets
 from fastcore.basics import patch
@@ -62,7 +62,7 @@ def _still_control(control):
     shown = f' <b>{v:.3g}</b>' if getattr(control, 'readout', True) else ''
     return f'<label>{name} <input type="range" disabled min="{control.min}" max="{control.max}" step="any" value="{v}">{shown}</label>'
 
-# %% ../nbs/12_widgets.ipynb #6584163d
+# %% ../nbs/12_widgets.ipynb #6e57683f
 class Live(W.VBox):
     "Controls above a picture that is drawn again when one of them changes"
     def __init__(self,
@@ -72,7 +72,7 @@ class Live(W.VBox):
         below=(), # Widgets under the picture
         picture=None, # Where it is drawn: something with `show`; default `Drawn`
     ):
-        self.draw, self.controls, self.drawing = draw, controls, False
+        self.draw, self.controls, self.drawing, self.lock = draw, controls, False, threading.RLock()
         self.picture, self.text = picture or Drawn(), W.HTML()
         for c in controls.values(): c.observe(self.redraw, 'value')
         names = [n for n,c in controls.items() if c is not self.picture and c not in below]
@@ -87,16 +87,17 @@ class Live(W.VBox):
         return {n: c.value for n,c in self.controls.items()}
     def redraw(self, change=None):
         "Draw for the values as they are"
-        if self.drawing: return                                         # a control that `draw` itself has moved
-        self.drawing = True
-        try:
-            shown, says = self.draw(**self.values)
-            self.text.value = f'<span aria-live="polite">{html.escape(says)}</span>'
-            self.picture.show(shown, says)
-        except Exception as e:                                          # else it would be seen in a log only
-            self.text.value = f'<span aria-live="polite" style="color:#b00020">{html.escape(f"{type(e).__name__}: {e}")}</span>'
-            raise
-        finally: self.drawing = False
+        with self.lock:                                                 # kernels may bring changes from several threads: one waits for the other
+            if self.drawing: return                                     # a control that `draw` itself has moved
+            self.drawing = True
+            try:
+                shown, says = self.draw(**self.values)
+                self.text.value = f'<span aria-live="polite">{html.escape(says)}</span>'
+                self.picture.show(shown, says)
+            except Exception as e:                                      # else it would be seen in a log only
+                self.text.value = f'<span aria-live="polite" style="color:#b00020">{html.escape(f"{type(e).__name__}: {e}")}</span>'
+                raise
+            finally: self.drawing = False
 
     def _repr_mimebundle_(self, **kwargs):
         "The widget, and for pages without a kernel the same view standing still"

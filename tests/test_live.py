@@ -180,7 +180,7 @@ def test_overlay_browser(notebook):
     assert page.evaluate("document.activeElement.dataset.key") == "3"          # the focus survives the redraw
     page.wait_for_timeout(500)
     box = view.locator("img").first.bounding_box()
-    view.locator("img").first.click(position=dict(x=box["width"]*.5, y=box["height"]*.9))
+    view.locator("img").first.click(position=dict(x=box["width"]*64.5/128, y=box["height"]*.9))          # the middle of pixel 64
     page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.includes('column 64: Road')", timeout=15_000)
     page.keyboard.press("Tab")
     view.locator("img").nth(1).focus()
