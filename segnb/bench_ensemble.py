@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['score', 'bench_ensemble']
 
-# %% ../nbs/90_bench_ensemble.ipynb #6e6a158d
+# %% ../nbs/90_bench_ensemble.ipynb #d27bad70
 import time
 from pathlib import Path
 
 import pandas as pd, torch
 from .streets import progress
-from .dataset import find_pairs
+from .dataset import own_split
 from .dataloader import Frames, SegDataLoader
 from .metrics import ConfusionMatrix
 from .learner import load_model
@@ -43,7 +43,7 @@ def score(
     return {'pixel accuracy': cm.pixel_acc, 'mean IoU': cm.mean_iou, 'temperature': t, 'ECE': before.ece, 'ECE after': after.ece,
             'seconds a frame': seconds, 'peak MB': memory[-1]}
 
-# %% ../nbs/90_bench_ensemble.ipynb #e576e32e
+# %% ../nbs/90_bench_ensemble.ipynb #49b20d4d
 def bench_ensemble(
     path, # A folder with its own split
     models, # Model files
@@ -51,8 +51,7 @@ def bench_ensemble(
     out=None, # A CSV file to write the table to
 )->pd.DataFrame: # A row for each model, each with views, all together, and all with views
     "Single models, test-time augmentation, ensemble and both, on the validation frames of a set"
-    ds, split = find_pairs(path)
-    if split is None: raise ValueError(f"{path} comes without a split: a list valid.txt, or val/ with valannot/, says which frames are for validation")
+    ds, split = own_split(path)
     stems = [Path(f).stem for f in models]
     names = stems if len(set(stems)) == len(stems) else list(map(str, models))
     frames, members = Frames(ds.subset(split(ds.images)[1])), {n: load_model(f) for n,f in zip(names, models)}

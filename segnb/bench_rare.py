@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['rarest', 'rare_recipes', 'train_with', 'bench_rare']
 
-# %% ../nbs/90_bench_rare.ipynb #6214a1a0
+# %% ../nbs/90_bench_rare.ipynb #b808e0f7
 import time
 from pathlib import Path
 
-import numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd
 from fastai.torch_core import set_seed
-from .dataset import SegDataset, find_pairs, pixel_counts
+from .dataset import SegDataset, own_split, pixel_counts
 from .dataloader import SegDataLoaders, _sizes, default_crop
 from .loss import SegLoss, class_weights
 from .learner import seg_learner
@@ -54,7 +54,7 @@ def train_with(
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, slice(lr/3, lr), cbs=ValidateEvery(epochs))
     return learn, time.process_time()-start
 
-# %% ../nbs/90_bench_rare.ipynb #605f6c89
+# %% ../nbs/90_bench_rare.ipynb #f91d494a
 def bench_rare(
     path, # A folder with its own split
     out='rare.csv', # A table that grows by one recipe at a time; recipes that are in it are not trained again
@@ -63,8 +63,7 @@ def bench_rare(
     recipes=None, # Names; default: all of `rare_recipes`
 )->pd.DataFrame: # A row for each recipe and class: accuracy, precision, IoU, Dice, pixels, core seconds
     "Train with each recipe and score the validation frames by class"
-    ds, split = find_pairs(path)
-    if split is None: raise ValueError(f"{path} comes without a split: a list valid.txt, or val/ with valannot/, says which frames are for validation")
+    ds, split = own_split(path)
     counts = pixel_counts(ds.subset(split(ds.images)[0]), len(ds.classes))
     all_, out = rare_recipes(counts, rarest(counts)), Path(out)
     done = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=['recipe'])

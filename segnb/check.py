@@ -6,7 +6,7 @@
 __all__ = ['Finding', 'pair_names', 'in_between', 'thumbnail', 'pair_facts', 'same_pictures', 'nearest', 'clips_on_both_sides',
            'Report', 'check_data']
 
-# %% ../nbs/14_check.ipynb #a162f725
+# %% ../nbs/14_check.ipynb #1519f9f3
 import hashlib, html, os, re, unicodedata, warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +16,9 @@ import numpy as np, pandas as pd
 from PIL import Image
 from fastai.data.transforms import get_image_files
 from .streets import progress
-from .dataset import Codes, _mask_of, find_pairs, guess_codes, mask_numbers, read_image
+from .dataset import Codes, _mask_of, guess_codes, layout, mask_numbers, read_image
 
-# %% ../nbs/14_check.ipynb #9d8f8568
+# %% ../nbs/14_check.ipynb #fb1a911f
 _kinds = {
     'no mask': ('stop', 'the picture cannot be used', 'add the mask, or move the picture away'),
     'unreadable picture': ('stop', 'training ends when it is read', 'get the file again, or move the pair away'),
@@ -59,9 +59,13 @@ class Finding:
     ):
         self.kind, self.files, self.detail = kind, [str(f) for f in files], detail
         self.level, self.effect, self.remedy = _kinds[kind]
-    def __repr__(self): return f"{self.level}: {self.kind}{', '+self.detail if self.detail else ''} ({len(self.files)}: {', '.join(Path(f).name for f in self.files[:3])}{' …' if len(self.files) > 3 else ''})"
+    @property
+    def names(self):
+        "The names of the first files"
+        return ', '.join(Path(f).name for f in self.files[:3]) + (' …' if len(self.files) > 3 else '')
+    def __repr__(self): return f"{self.level}: {self.kind}{', '+self.detail if self.detail else ''} ({len(self.files)}: {self.names})"
 
-# %% ../nbs/14_check.ipynb #b3aa01e4
+# %% ../nbs/14_check.ipynb #0af9c469
 def _key(name): return unicodedata.normalize('NFC', name).casefold()
 
 _scans = ('.nii', '.nii.gz')
@@ -78,25 +82,18 @@ def pair_names(
     "Which picture goes with which mask, by name"
     found = {i: _mask_of(i, Path(folder)) for i in images}
     pairs, lone = [(i, m) for i,m in found.items() if m], [i for i,m in found.items() if not m]
-    orphans = [m for m in _files(folder) if m not in found.values()]
+    used = set(found.values())
+    orphans = [m for m in _files(folder) if m not in used]
     close, nearly = {_key(_stem(m)).removesuffix('_p'): m for m in orphans}, defaultdict(list)
     for i in images: nearly[_key(_stem(i))].append(i)
     alike = [v for v in nearly.values() if len(v) > 1] + [[i, close[_key(_stem(i))]] for i in lone if _key(_stem(i)) in close]
     return pairs, lone, orphans, alike
 
-# %% ../nbs/14_check.ipynb #8b6409d3
-def _layout(path):
-    "Folders of pictures and masks, one pair for each side: `[(side, images, masks)]`"
-    if (path/'train').is_dir() and (path/'trainannot').is_dir():
-        return [(s, path/s, path/f'{s}annot') for s in ('train','val') if (path/s).is_dir()]
-    masks = next((path/n for n in ('labels','masks','annotations') if (path/n).is_dir()), None)
-    if (path/'images').is_dir() and masks: return [('all', path/'images', masks)]
-    raise FileNotFoundError(f"{path}: found neither images/ with labels/ (or masks/), nor train/ with trainannot/: no pictures with masks to check")
-
+# %% ../nbs/14_check.ipynb #324e0bd7
 def _look_at_names(path):
     "Pairs, the side each is on, and findings about names"
     pairs, sides, out = [], [], []
-    for side,im,lab in _layout(path):
+    for side,im,lab in layout(path):
         if not lab.is_dir(): raise FileNotFoundError(f"{lab}: no such folder, but there is {im}")
         some, lone, orphans, alike = pair_names(_files(im), lab)
         pairs += some; sides += [side]*len(some)
@@ -274,7 +271,7 @@ def _alike_without_split(pairs, facts, idxs, alike):
     if len(twins) < .05*len(idxs): return []
     return [Finding('alike, without a split', [pairs[idxs[k]][0] for k in twins], f'{len(twins)} of {len(idxs)}, as {pairs[idxs[twins[0]]][0].name} and {pairs[like[twins[0]]][0].name}')]
 
-# %% ../nbs/14_check.ipynb #0845031d
+# %% ../nbs/14_check.ipynb #a36dd12c
 def _clip_and_number(p):
     "The beginning of a name, and the number that it ends in"
     found = re.fullmatch(r'(.*?)(\d+)', _stem(p))
@@ -290,11 +287,12 @@ def clips_on_both_sides(pairs, sides)->list: # `Finding`s
     out = []
     for clip,f in clips.items():
         if len(clips) < 2 or not f['train'] or not f['val']: continue
-        _, a, b = min((abs(n-m), p, q) for n,p in f['val'] for m,q in f['train'])
+        row = sorted((n, p, side) for side in ('val','train') for n,p in f[side])              # the nearest two of two sides are neighbours in this
+        _, a, b = min((m-n, *((p, q) if s == 'val' else (q, p))) for (n,p,s),(m,q,t) in zip(row, row[1:]) if s != t)
         out.append(Finding('one clip on both sides', [p for _,p in f['val']], f"{clip.rstrip('_-')}: {a.name} beside {b.name}"))
     return out
 
-# %% ../nbs/14_check.ipynb #67e6470b
+# %% ../nbs/14_check.ipynb #20a822c2
 class Report:
     "What was found in a data set"
     def __init__(self,
@@ -308,6 +306,10 @@ class Report:
     def ok(self):
         "Whether training may start"
         return all(f.level != 'stop' for f in self.findings)
+    @property
+    def _counts(self): return f"{self.n} pairs, {len(self.findings) or 'no'} findings"
+    @property
+    def _verdict(self): return 'training may start' if self.ok else 'training should not start'
     def files(self, kind):
         "The files with findings of one kind"
         return [Path(p) for f in self.findings if f.kind == kind for p in f.files]
@@ -316,16 +318,15 @@ class Report:
         return pd.DataFrame([{'level': f.level, 'what': f.kind, 'files': len(f.files), 'detail': f.detail, 'effect': f.effect, 'remedy': f.remedy,
                               'first': Path(f.files[0]).name if f.files else ''} for f in self.findings], columns=['level','what','files','detail','effect','remedy','first'])
     def __repr__(self):
-        lines = [f"{f!r}\n      {f.effect}; {f.remedy}" for f in self.findings]
-        return '\n'.join([f"{self.n} pairs, {len(self.findings) or 'no'} findings: {'training may start' if self.ok else 'training should not start'}", *lines])
+        return '\n'.join([f"{self._counts}: {self._verdict}", *(f"{f!r}\n      {f.effect}; {f.remedy}" for f in self.findings)])
     def _repr_html_(self):
         color = dict(stop='#b00020', warn='#b06000', note='#555')
         row = lambda f: (f'<tr style="vertical-align:top"><td style="color:{color[f.level]};font-weight:bold">{f.level}</td><td style="text-align:left">{html.escape(f.kind)}{"<br><small>"+html.escape(f.detail)+"</small>" if f.detail else ""}</td>'
-            f'<td style="text-align:left">{len(f.files)}<br><small>{html.escape(", ".join(Path(p).name for p in f.files[:3]))}{" …" if len(f.files) > 3 else ""}</small></td><td style="text-align:left">{f.effect}</td><td style="text-align:left">{f.remedy}</td></tr>')
-        head = f'<p>{self.n} pairs, {len(self.findings) or "no"} findings: <b>{"training may start" if self.ok else "training should not start"}</b></p>'
+            f'<td style="text-align:left">{len(f.files)}<br><small>{html.escape(f.names)}</small></td><td style="text-align:left">{f.effect}</td><td style="text-align:left">{f.remedy}</td></tr>')
+        head = f'<p>{self._counts}: <b>{self._verdict}</b></p>'
         return head + ('<table><tr><th></th><th>what</th><th>files</th><th>what it does</th><th>what to do</th></tr>' + ''.join(map(row, self.findings)) + '</table>' if self.findings else '')
 
-# %% ../nbs/14_check.ipynb #ee1a67ae
+# %% ../nbs/14_check.ipynb #4cce9124
 def check_data(
     path, # A folder: images/ with labels/ (or masks/), or train/ with trainannot/
     codes=None, # Names, `Codes` or a `codes.txt`; default: found in the folder, or guessed from the masks
@@ -334,7 +335,6 @@ def check_data(
 )->Report:
     "Read every pair of a data set and report what is wrong with it. Raises `FileNotFoundError` where there are no pairs."
     path = Path(path)
-    if not path.is_dir(): raise FileNotFoundError(f"{path}: no such folder")
     pairs, sides, findings = _look_at_names(path)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as ex:
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)                             # there is a finding for that

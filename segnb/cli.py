@@ -133,7 +133,7 @@ def _free_place(out, overwrite):
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK): raise FileNotFoundError(f"{out.parent}: no folder that can be written to")
     return out
 
-# %% ../nbs/91_cli.ipynb #d31c1ba9
+# %% ../nbs/91_cli.ipynb #f893fb1b
 def _free_checkpoints(out, overwrite, resume):
     "The folder for the checkpoints of a training, with nothing in it that would be lost"
     folder = out.with_suffix('.training')
@@ -145,9 +145,10 @@ def _free_checkpoints(out, overwrite, resume):
 
 def absent(dls)->dict: # Names of classes that no picture holds, by set; empty where all are there
     "Classes that cannot be learned, or not be judged"
-    from segnb.dataset import pixel_counts
-    missing = lambda ds: [c for c,n in zip(dls.classes, pixel_counts(ds, len(dls.classes)).sum(0)) if n == 0]
-    return {k: v for k,v in dict(training=missing(dls.train_ds), validation=missing(dls.valid_ds)).items() if v}
+    from segnb.interpret import class_coverage
+    cover = class_coverage(dls)
+    missing = {k: cover.index[cover[f'{k} pictures'] == 0].tolist() for k in ('training','validation')}
+    return {k: v for k,v in missing.items() if v}
 
 # %% ../nbs/91_cli.ipynb #b484940e
 def train(

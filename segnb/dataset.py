@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VOID', 'camvid_codes', 'to_rgb', 'read_image', 'color_table', 'mask_numbers', 'Codes', 'SegDataset', 'seen_by',
            'color_gaps', 'class_colors', 'colorize', 'as_picture', 'overlay', 'legend_handles', 'ListSplitter',
-           'ClipSplitter', 'FoldSplitter', 'guess_codes', 'find_pairs', 'pixel_counts']
+           'ClipSplitter', 'FoldSplitter', 'guess_codes', 'layout', 'find_pairs', 'own_split', 'pixel_counts']
 
 # %% ../nbs/01_dataset.ipynb #08def36a
 import functools, glob, re
@@ -245,17 +245,17 @@ def color_gaps(
     b = a if others is None else _looks(others)
     return np.linalg.norm(a[:,:,None]-b[:,None], axis=-1).min(0)
 
-# %% ../nbs/01_dataset.ipynb #2100a0dc
+# %% ../nbs/01_dataset.ipynb #9c37bfbe
 _first_colors = np.array([[int(c[k:k+2], 16) for k in (0,2,4)] for c in
     '93ccf5 914216 efed82 70646f c7c89d 4c9461 ff9f1c a070ae 1d4e89 f53f0f 70b0b0'.split()], dtype=np.uint8)
 
 @functools.lru_cache
-def _palette(n=255):
-    "The first `n` colours, each as far as can be from those before it"
+def _palette():
+    "255 colours, each as far as can be from those before it"
     colors, levels = list(_first_colors), np.linspace(20, 255, 13).round()
     some = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
     gap = color_gaps(some, [*colors, (0,0,0)]).min(1)
-    while len(colors) < n:
+    while len(colors) < 255:
         colors.append(some[gap.argmax()])
         gap = np.minimum(gap, color_gaps(some, colors[-1:])[:,0])
     return np.array(colors, dtype=np.uint8)
@@ -428,7 +428,21 @@ def _pair_up(imgs, folder):
                               "Each NAME.* needs a NAME_P.png or NAME.png there; add the masks or move the pictures away.")
     return imgs, masks
 
-# %% ../nbs/01_dataset.ipynb #2d061d1e
+# %% ../nbs/01_dataset.ipynb #84ad79c8
+def layout(
+    path, # A folder
+)->list: # `(side, folder of pictures, folder of masks)`; sides 'train' and 'val', or one that is 'all'
+    "Where pictures and masks lie. Raises `FileNotFoundError` saying what was looked for."
+    path = Path(path)
+    if not path.is_dir(): raise FileNotFoundError(f"{path}: no such folder")
+    if (path/'train').is_dir() and (path/'trainannot').is_dir():
+        return [(s, path/s, path/f'{s}annot') for s in ('train','val') if (path/s).is_dir()]
+    masks = next((path/n for n in ('labels','masks','annotations') if (path/n).is_dir()), None)
+    if (path/'images').is_dir() and masks: return [('all', path/'images', masks)]
+    raise FileNotFoundError(f"{path}: found neither images/ with labels/ (or masks/), nor train/ with trainannot/. "
+                            "Use SegDataLoaders.from_label_func for other layouts.")
+
+# %% ../nbs/01_dataset.ipynb #182681c6
 def find_pairs(
     path, # A folder in one of the layouts above
     codes=None, # Names, `Codes` or a `codes.txt`; default: found in the folder
@@ -437,27 +451,24 @@ def find_pairs(
     size=None, # See `SegDataset`
 )->tuple: # `(SegDataset, splitter or None)`
     "All pairs in a folder, and the split that came with it, if one did. Raises `FileNotFoundError` or `ValueError` saying what was looked for."
-    path, split = Path(path), None
-    if not path.is_dir(): raise FileNotFoundError(f"{path}: no such folder")
-    lab = next((path/n for n in ('labels','masks','annotations') if (path/n).is_dir()), None)
-    camvid = (path/'train').is_dir() and (path/'trainannot').is_dir()
-    if camvid: images, masks, split = _camvid_pairs(path)
-    elif (path/'images').is_dir() and lab:
-        images, masks = _pair_up(get_image_files(path/'images'), lab)
-        if (path/'valid.txt').exists(): split = ListSplitter(path/'valid.txt')
-    else: raise FileNotFoundError(f"{path}: found neither images/ with labels/ (or masks/), nor train/ with trainannot/. "
-                                  "Use SegDataLoaders.from_label_func for other layouts.")
-    if not images: raise FileNotFoundError(f"{path}: no pictures in {path/('train' if camvid else 'images')}")
+    path, sides, split = Path(path), layout(path), None
+    pairs = [_pair_up(get_image_files(images), masks) for _,images,masks in sides]
+    images, masks = (sum((s[k] for s in pairs), []) for k in (0,1))
+    if not images: raise FileNotFoundError(f"{path}: no pictures in {sides[0][1]}")
+    camvid, n = sides[0][0] == 'train', len(pairs[0][0])
+    if len(sides) > 1: split = lambda files: (L(range(n)), L(range(n, len(files))))
+    elif not camvid and (path/'valid.txt').exists(): split = ListSplitter(path/'valid.txt')
     if codes is None: codes = path/'codes.txt' if (path/'codes.txt').exists() else _codes_from(masks, camvid, colors)
     if not isinstance(codes, Codes): codes = Codes(codes, void=void)
     return SegDataset(images, masks, codes, colors, size), split
 
-def _camvid_pairs(path):
-    "SegNet's layout: training pairs, then validation pairs, and the split between them"
-    sides = [_pair_up(get_image_files(path/n), path/f'{n}annot') for n in ('train','val') if (path/n).is_dir()]
-    n = len(sides[0][0])
-    images, masks = (sum((s[k] for s in sides), []) for k in (0,1))
-    return images, masks, (lambda files: (L(range(n)), L(range(n, len(files))))) if len(sides) > 1 else None
+def own_split(
+    path, # A folder in one of the layouts above
+)->tuple: # `(SegDataset, splitter)`
+    "All pairs in a folder and the split that came with it. Raises `ValueError` when none did."
+    ds, split = find_pairs(path)
+    if split is None: raise ValueError(f"{path} comes without a split: a list valid.txt, or val/ with valannot/, says which frames are for validation")
+    return ds, split
 
 # %% ../nbs/01_dataset.ipynb #2ef3ea89
 def pixel_counts(

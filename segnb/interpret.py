@@ -7,25 +7,25 @@ __all__ = ['Results', 'results', 'border_distance', 'class_coverage', 'plot_cove
            'reliability', 'plot_reliability', 'some_pixels', 'fit_temperature', 'tempered', 'Tempered', 'entropy',
            'disagreement', 'risk_coverage']
 
-# %% ../nbs/11_interpret.ipynb #30c36a5c
+# %% ../nbs/11_interpret.ipynb #df921b61
 import math
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch, ifnone
 from .streets import progress
-from .dataset import VOID, as_picture, colorize, pixel_counts
-from .dataloader import SegDataLoader, error_picture, plot_results
+from .dataset import VOID, pixel_counts
+from .dataloader import SegDataLoader, plot_results
 from .metrics import ConfusionMatrix
 from .learner import SegLearner
 from .tta import as_probs
 
-# %% ../nbs/11_interpret.ipynb #1ddc6d88
+# %% ../nbs/11_interpret.ipynb #19f7c128
 class Results:
     "What a model says about each picture of a set"
     def __init__(self,
         frames, # `Frames` with masks, in the order of the results
     ):
         self.frames, self.classes = frames, list(frames.ds.classes)
-        self.preds, self.sure, self.losses, self.confusions = [], [], [], []
+        self.preds, self.sure, self.losses, self.confusions, self.sure_errors = [], [], [], [], []
 
     def __len__(self): return len(self.preds)
     def __repr__(self): return f"Results({len(self)} pictures, mean IoU {self.confusion.mean_iou:.3f})"
@@ -39,17 +39,22 @@ class Results:
         keep = y != VOID
         nll = -p.gather(1, y.where(keep, torch.zeros_like(y))[:,None])[:,0].clamp_min(1e-9).log()
         self.losses += ((nll*keep).sum((1,2))/keep.sum((1,2)).clamp_min(1)).tolist()
-        self.preds += list(pred.byte().cpu().numpy())
-        self.sure += list((conf*255).round().byte().cpu().numpy())
+        preds, sure, wrong = pred.byte().cpu().numpy(), (conf*255).round().byte().cpu().numpy(), ((pred != y) & keep).cpu().numpy()
+        self.preds += list(preds); self.sure += list(sure)
+        self.sure_errors += [float(s[w].mean()/255) if w.any() else math.nan for s,w in zip(sure, wrong)]
         self.confusions += [ConfusionMatrix(len(self.classes)).add(a, b).matrix for a,b in zip(pred, y)]
 
-# %% ../nbs/11_interpret.ipynb #15a61e01
+# %% ../nbs/11_interpret.ipynb #ee5d7e92
+@patch
+def _counted(self:Results, matrix):
+    cm = ConfusionMatrix(classes=self.classes)
+    cm.matrix = matrix
+    return cm
+
 @patch(as_prop=True)
 def confusion(self:Results):
     "The confusion matrix of the whole set"
-    cm = ConfusionMatrix(classes=self.classes)
-    cm.matrix = torch.stack(self.confusions).sum(0)
-    return cm
+    return self._counted(torch.stack(self.confusions).sum(0))
 
 @patch
 def results(self:SegLearner,
@@ -73,18 +78,13 @@ def results(
         out.add(m(x), y.as_subclass(torch.Tensor))
     return out
 
-# %% ../nbs/11_interpret.ipynb #afb78074
+# %% ../nbs/11_interpret.ipynb #06e9f8ed
 @patch
 def table(self:Results)->pd.DataFrame: # A row for each picture
     "Loss, accuracy, mean IoU and mean sureness where it is wrong, then the IoU of each class; NaN for classes neither there nor predicted"
     rows = []
-    for i,m in enumerate(self.confusions):
-        cm = ConfusionMatrix(classes=self.classes)
-        cm.matrix = m
-        y = self.frames[i][1].numpy()
-        wrong = (self.preds[i] != y) & (y != VOID)
-        rows.append({'loss': self.losses[i], 'accuracy': cm.pixel_acc, 'mean IoU': cm.mean_iou,
-                     'sure of errors': float(self.sure[i][wrong].mean()/255) if wrong.any() else math.nan, **dict(zip(self.classes, cm.iou.tolist()))})
+    for loss,sure,cm in zip(self.losses, self.sure_errors, map(self._counted, self.confusions)):
+        rows.append({'loss': loss, 'accuracy': cm.pixel_acc, 'mean IoU': cm.mean_iou, 'sure of errors': sure, **dict(zip(self.classes, cm.iou.tolist()))})
     return pd.DataFrame(rows, index=[p.stem for p in self.frames.ds.images])
 
 @patch

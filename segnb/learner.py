@@ -88,12 +88,12 @@ def float_depthwise(
         if type(m) in kinds and m.groups == m.in_channels > 1: m.__class__ = kinds[type(m)]
     return model
 
-# %% ../nbs/07_learner.ipynb #b9c98141
+# %% ../nbs/07_learner.ipynb #c05b2a3a
 class FiniteLoss(Callback):
     "End a training whose loss is not a number before it takes the weights with it. Raises `FloatingPointError`."
     order = 5
     def after_loss(self):
-        if not self.training or hasattr(self.learn, 'lr_finder') or torch.isfinite(self.learn.loss).all(): return
+        if not (self.training and self.learn.fitting) or torch.isfinite(self.learn.loss).all(): return
         dl = self.dls.train
         names = [dl.dataset.ds.images[i].name for i in getattr(dl, 'drawn', [])]
         raise FloatingPointError(f"the loss became {float(self.learn.loss.mean())} in epoch {self.epoch+1}, batch {self.iter+1}, at a rate of {self.opt.hypers[-1]['lr']:.2g}, with the pictures "
@@ -110,7 +110,7 @@ def _no_memory(e, learn):
     learn.opt.zero_grad(); learn._end_cleanup(); learn.loss_grad = None
     return MemoryError(f"{what} does not fit into memory. What takes less: {', '.join(ways)}. ({str(e).splitlines()[0]})")
 
-# %% ../nbs/07_learner.ipynb #de1c8cba
+# %% ../nbs/07_learner.ipynb #4bee0837
 class SegLearner(Learner):
     "A fastai `Learner` for masks; see `seg_learner`"
     temperature = 1.                                # logits are divided by it; the chapter on calibration fits one
@@ -126,6 +126,10 @@ class SegLearner(Learner):
 
     @property
     def codes(self): return self.dls.codes
+    @property
+    def fitting(self):
+        "Whether what runs is a training, and not a range test, `validate` or `get_preds`"
+        return not (hasattr(self, 'lr_finder') or self.lock.locked())
     def freeze(self):
         "Freeze the encoder; decoder and head go on learning"
         self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)

@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['outlines', 'paint', 'class_shares', 'Legend', 'at_point', 'describe_point', 'Pairs', 'overlay_panels', 'steps',
            'browse', 'redraw_ms', 'sureness_picture', 'Matrix', 'History', 'clock', 'draw_training',
-           'describe_training', 'hear_click', 'has_front_end', 'Monitor', 'MonitorView', 'explore_coverage']
+           'describe_training', 'hear_click', 'has_front_end', 'Monitor', 'explore_coverage']
 
-# %% ../nbs/13_looking.ipynb #e4664210
+# %% ../nbs/13_looking.ipynb #d9efc466
 import html, time
 from pathlib import Path
 
-import ipywidgets as W, numpy as np, torch
+import ipywidgets as W, numpy as np
 from fastcore.basics import patch
 from fastai.callback.core import Callback, CancelFitException, noop
 from matplotlib import colormaps
 from .dataset import VOID, SegDataset, as_picture, class_colors, find_pairs
 from .dataloader import Frames, SegDataLoader, SegDataLoaders, error_picture
-from .one_cycle import epoch_line
+from .one_cycle import computed, epoch_line
 from .interpret import Results, class_coverage, plot_coverage
-from .widgets import Drawn, Live, Panel, Panels, Surface, new_figure, slider, still
+from .widgets import Drawn, Live, Panel, Panels, StillBox, Surface, new_figure, slider, spoken
 
 # %% ../nbs/13_looking.ipynb #b7fa367d
 def outlines(
@@ -149,7 +149,7 @@ def steps(
         return b
     return W.HBox([button('arrow-left', -1, 'previous'), at, button('arrow-right', 1, 'next')])
 
-# %% ../nbs/13_looking.ipynb #8d95ca03
+# %% ../nbs/13_looking.ipynb #ec9626ba
 def browse(
     src, # See `Pairs`
     start:int=0, # The first picture
@@ -163,17 +163,13 @@ def browse(
         name, x, y = pairs[at]
         legend.show(class_shares(y, n))
         return overlay_panels(x, y, n, alpha, on, style == 'outlines'), f'{name} ({at+1} of {len(pairs)}). {describe_point(x, y, pairs.classes, point)}'
-    view = Live(draw, controls, [['alpha','style']], [legend], picture)
-    top = [steps(controls['at'])]
-    if pairs.from_loader:
-        more = W.Button(description='next batch', icon='refresh')
-        def go_on(_):
-            pairs.next_batch()
-            controls['at'].max = len(pairs)-1
-            view.redraw()
-        more.on_click(go_on)
-        top.append(more)
-    view.children = (W.HBox(top, layout=W.Layout(flex_flow='row wrap')), *view.children)
+    more = W.Button(description='next batch', icon='refresh')
+    view = Live(draw, controls, [[steps(controls['at']), *[more]*pairs.from_loader], ['alpha','style']], [legend], picture)
+    def go_on(_):
+        pairs.next_batch()
+        controls['at'].max = len(pairs)-1
+        view.redraw()
+    more.on_click(go_on)
     return view
 
 # %% ../nbs/13_looking.ipynb #d1749777
@@ -248,7 +244,7 @@ class Matrix(Surface):
                 f'aria-pressed="{str(picked).lower()}" style="width:34px;height:22px;padding:0;border:{"2px solid #d00" if picked else "1px solid #ccc"};font-size:85%;'
                 f'background:linear-gradient({shade},{shade}) #fff;color:{ink if share > .3 else "#222"}">{f"{share:.0%}" if share >= .005 else ""}</button></td>')
 
-# %% ../nbs/13_looking.ipynb #411061bd
+# %% ../nbs/13_looking.ipynb #85b4c2e3
 @patch
 def matching(self:Results,
     by:str='loss', # See `order`
@@ -269,9 +265,7 @@ def browse(self:Results)->Live:
     controls = dict(by=W.Dropdown(options=orders, description='worst by', **wide), holds=W.Dropdown(options=[('anything', None), *((c, c) for c in self.classes)], description='holding', **wide),
                     at=slider('picture', 0, len(self)-1, 0, continuous_update=False), alpha=slider('opacity', 0., 1., 1., step=.05),
                     on=legend, point=picture, pair=matrix)
-    view = Live(_results_drawer(self, controls, legend, matrix), controls, [['by','holds'], ['alpha']], [legend, matrix], picture)
-    view.children = (view.children[0], steps(controls['at']), *view.children[1:])
-    return view
+    return Live(_results_drawer(self, controls, legend, matrix), controls, [['by','holds'], [steps(controls['at'])], ['alpha']], [legend, matrix], picture)
 
 # %% ../nbs/13_looking.ipynb #a576b11a
 def _results_drawer(res, controls, legend, matrix):
@@ -367,7 +361,7 @@ def hear_click(
         return route(data, default)
     comm._reply_subshell_for = listen
 
-# %% ../nbs/13_looking.ipynb #f4bf9244
+# %% ../nbs/13_looking.ipynb #7cb6c102
 def has_front_end():
     "Whether this runs in a notebook"
     try: from IPython import get_ipython
@@ -386,7 +380,7 @@ class Monitor(Callback):
         self.stopping = self.running = False
         self.button.on_click(lambda _: self.stop())
         hear_click(self.button, self.stop)
-        self.view = MonitorView([W.HBox([self.button, self.text]), self.picture])
+        self.view = StillBox([W.HBox([self.button, self.text]), self.picture])
 
     def stop(self):
         "End the training after the batch that is running"
@@ -399,13 +393,6 @@ class Monitor(Callback):
         if learn is None and self.running: self._interrupted(self._learn)
         self.__dict__['_learn'] = learn
 
-class MonitorView(W.VBox):
-    "Text, button and picture of a `Monitor`"
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle: bundle['text/html'] = ''.join(map(still, self.children))
-        return bundle
-
 # %% ../nbs/13_looking.ipynb #2d65069d
 @patch
 def _interrupted(self:Monitor, learn):
@@ -413,10 +400,10 @@ def _interrupted(self:Monitor, learn):
     if hasattr(learn, 'progress'): learn.progress.run = True
     if self.draws: self._end('interrupted')
 
-# %% ../nbs/13_looking.ipynb #93afb4de
+# %% ../nbs/13_looking.ipynb #1f17a3eb
 @patch
 def before_fit(self:Monitor):
-    self.run = not (hasattr(self.learn, 'lr_finder') or self.learn.lock.locked())           # validate and get_preds are no training
+    self.run = self.learn.fitting
     if not self.run: return
     self.stopping, self.running, self.button.description, self.button.disabled = False, True, 'stop', False
     self.history, self.started, self.drawn, self.cost = History(self.n_epoch, len(self.dls.train)), time.perf_counter(), 0., 0.
@@ -437,16 +424,15 @@ def before_epoch(self:Monitor):
 @patch
 def _scores(self:Monitor, epoch, names, values):
     "Note what was computed after an epoch"
-    for name,v in zip(names, values):
-        if v is None or isinstance(v, str) or name == 'train_loss': continue
-        (self.history.valid if name == 'valid_loss' else self.history.scores.setdefault(name, [])).append((epoch, float(v)))
+    for name,v in computed(names, values):
+        if name != 'train_loss': (self.history.valid if name == 'valid_loss' else self.history.scores.setdefault(name, [])).append((epoch, v))
 
 @patch
 def _draw(self:Monitor, says=None):
     start = time.perf_counter()
     if says is None and start-self.drawn < max(self.every, 20*self.cost): return
     self.says = says or describe_training(self.history, start-self.started)
-    self.text.value = f'<span aria-live="polite">{html.escape(self.says)}</span>'
+    self.text.value = spoken(self.says)
     self.picture.show(draw_training(self.history), self.says)
     self.drawn = time.perf_counter()
     self.cost = self.drawn-start

@@ -6,23 +6,17 @@
 __all__ = ['fastai_rules', 'safe_lr', 'least_points', 'undisturbed', 'smoothed', 'RangeTest', 'valley', 'slide', 'minimum',
            'steep', 'fallen', 'LRCurve']
 
-# %% ../nbs/08_lr_finder.ipynb #d9a0b283
-import copy, math, random, warnings
+# %% ../nbs/08_lr_finder.ipynb #6a150c43
+import copy, math, warnings
 from contextlib import contextmanager
 
-import numpy as np, torch
+import numpy as np
 from fastcore.basics import store_attr, patch, ifnone
 from fastai.callback.core import Callback, CancelFitException, CancelEpochException
+from .checkpoint import random_state, set_random_state
 from .learner import SegLearner
 
-# %% ../nbs/08_lr_finder.ipynb #4935f38c
-def _rng_state():
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-def _set_rng_state(s):
-    random.setstate(s[0]); np.random.set_state(s[1]); torch.set_rng_state(s[2])
-    if s[3]: torch.cuda.set_rng_state_all(s[3])
-
+# %% ../nbs/08_lr_finder.ipynb #c516dccb
 @contextmanager
 def undisturbed(
     learn, # A fastai `Learner`
@@ -31,13 +25,13 @@ def undisturbed(
     weights = {k: v.detach().clone() for k,v in learn.model.state_dict().items()}
     free = [p.requires_grad for p in learn.model.parameters()]
     opt = learn.opt and (copy.deepcopy(learn.opt.state_dict()), [dict(h) for h in learn.opt.hypers], learn.opt.frozen_idx)
-    rng, dl_rng, kept = _rng_state(), learn.dls.train.rng.getstate(), dict(learn.recorder.__dict__)
+    rng, dl_rng, kept = random_state(), learn.dls.train.rng.getstate(), dict(learn.recorder.__dict__)
     try: yield
     finally:
         learn.model.load_state_dict(weights)
         for p,r in zip(learn.model.parameters(), free): p.requires_grad_(r)
         _restore_opt(learn, opt)
-        _set_rng_state(rng); learn.dls.train.rng.setstate(dl_rng)
+        set_random_state(rng); learn.dls.train.rng.setstate(dl_rng)
         learn.recorder.__dict__.clear(); learn.recorder.__dict__.update(kept)
 
 # %% ../nbs/08_lr_finder.ipynb #2aa03a9b

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['anneals', 'cos_anneal', 'linear_anneal', 'one_cycle', 'cycles', 'schedule', 'plot_sched', 'plot_losses',
-           'ValidateEvery', 'epoch_line', 'EpochLines']
+           'ValidateEvery', 'computed', 'epoch_line', 'EpochLines']
 
 # %% ../nbs/09_one_cycle.ipynb #011cc755
 import math, time
@@ -87,7 +87,7 @@ def plot_sched(
     fig.tight_layout(); plt.close(fig)
     return fig
 
-# %% ../nbs/09_one_cycle.ipynb #8db3c735
+# %% ../nbs/09_one_cycle.ipynb #422234a4
 @patch
 def fit_one_cycle(self:SegLearner,
     n_epoch:int, # Epochs
@@ -109,7 +109,7 @@ def fit_one_cycle(self:SegLearner,
     peak = np.array([h['lr'] for h in self.opt.hypers])
     shape = dict(div=div, div_final=div_final, pct_start=pct_start, moms=ifnone(moms, self.moms), anneal=anneal)
     self.sched = schedule(n_epoch*len(self.dls.train), peak, ['encoder','decoder','head'] if len(peak) == 3 else None, **shape)
-    if resume is not None: cbs = L(cbs)+Checkpoint(resume, about=dict(rate=peak.tolist(), **{k: v if isinstance(v, (str,float,int)) else list(v) for k,v in shape.items()}))
+    if resume is not None: cbs = L(cbs)+Checkpoint(resume, about=dict(shape, rate=peak.tolist(), moms=list(shape['moms'])))
     self.fit(n_epoch, cbs=ParamScheduler(cycles(peak, **shape))+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
 
 @patch
@@ -142,7 +142,7 @@ def plot_losses(self:SegLearner):
     judged = [(v[1], it) for v,it in zip(rec.values, rec.iters) if len(v) > 1]       # training loss, validation loss, metrics
     return plot_losses([float(o) for o in rec.losses], *(zip(*judged) if judged else ((), ())))
 
-# %% ../nbs/09_one_cycle.ipynb #d9d1aa93
+# %% ../nbs/09_one_cycle.ipynb #780e2d40
 class ValidateEvery(Callback):
     "Validate after every `n` epochs and after the last"
     order = -20
@@ -152,13 +152,17 @@ class ValidateEvery(Callback):
 
 _spoken = dict(train_loss='train loss', valid_loss='valid loss', pixel_acc='pixel accuracy', mean_iou='mean IoU')
 
+def computed(names, values)->list: # Pairs of name and number
+    "What of a row of the recorder is a number: not the time, nor what was left out in an epoch"
+    return [(n, float(v)) for n,v in zip(names, values) if v is not None and not isinstance(v, str)]
+
 def epoch_line(
     learn:SegLearner, # At the end of an epoch
     seconds:float, # It took
 )->str:
     "Losses and metrics of the epoch that just ended, what was not computed left out"
     rec = learn.recorder
-    known = [(n,float(v)) for n,v in zip(rec.metric_names[1:], rec.log[1:]) if v is not None and not isinstance(v, str)]
+    known = computed(rec.metric_names[1:], rec.log[1:])
     return '  '.join([f'epoch {learn.epoch+1:>3}/{learn.n_epoch}', *(f'{_spoken.get(n, n)} {v:.3f}' for n,v in known), f'{seconds:.0f} s'])
 
 class EpochLines(Callback):
