@@ -4,6 +4,7 @@ from segnb.dataset import *
 from segnb.augment import *
 from segnb.dataloader import *
 from segnb.unet import *
+from segnb.speed import *
 from segnb.loss import *
 from segnb.metrics import *
 from segnb.learner import *

@@ -11,7 +11,13 @@ from fastcore.basics import store_attr, patch
 from .dataset import VOID
 from .unet import center_crop
 
-# %% ../nbs/05_loss.ipynb #64c8d70a
+# %% ../nbs/05_loss.ipynb #def24c95
+def _nll(logp, y, weight=None):
+    "torch's own sum, which is quicker, over a total that is never 0"
+    n = torch.bincount(y.flatten(), minlength=VOID+1)[:logp.shape[1]].to(logp)         # pixels of each class
+    w = None if weight is None else weight.to(logp)
+    return F.nll_loss(logp, y, w, ignore_index=VOID, reduction='sum')/(n.sum() if w is None else n@w).clamp_min(1e-8)
+
 def seg_cross_entropy(
     logp, # Log-probabilities (B,C,H,W)
     y, # Class numbers (B,H,W), int64, void 255
@@ -20,11 +26,12 @@ def seg_cross_entropy(
     per_picture:bool=False, # A loss for each picture, (B,), instead of one number
 ):
     "Weighted cross-entropy over the pixels that are not void; 0 where all are"
+    if not (gamma or per_picture): return _nll(logp, y, weight)
     keep = y != VOID
     yy = y.where(keep, torch.zeros_like(y))
     logpt = logp.gather(1, yy[:,None])[:,0]
-    w = keep.float() if weight is None else weight.to(logp)[yy]*keep
-    loss = -logpt*w if gamma == 0 else -logpt*w*(1-logpt.exp()).clamp_min(1e-6)**gamma
+    w = keep.to(logp) if weight is None else weight.to(logp)[yy]*keep
+    loss = -logpt*w*(1-logpt.exp()).clamp_min(1e-6)**gamma if gamma else -logpt*w
     dims = (1,2) if per_picture else (0,1,2)
     return loss.sum(dims)/w.sum(dims).clamp_min(1e-8)
 
@@ -61,7 +68,7 @@ def class_weights(
     w[here] = (np.median(share[here])/share[here])**power
     return torch.tensor(w, dtype=torch.float32)
 
-# %% ../nbs/05_loss.ipynb #eb7040c0
+# %% ../nbs/05_loss.ipynb #48f54009
 class SegLoss(nn.Module):
     "`ce` x cross-entropy (or focal) + `dice` x Dice, over pixels that are not void"
     def __init__(self,
@@ -70,9 +77,10 @@ class SegLoss(nn.Module):
         weight=None, # (C,) class weights of the cross-entropy; see `class_weights`
         gamma:float=0., # Above 0 the cross-entropy is focal
         adjust:bool=True, # Add the logarithm of the weights to the logits, so that predictions are not biased by them
+        every:int=2, # Dice counts every second pixel of every second row; 1: all
     ):
         super().__init__()
-        store_attr('ce,dice,gamma,adjust')
+        store_attr('ce,dice,gamma,adjust,every')
         self.weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         self.reduction = 'mean'
         if ce < 0 or dice < 0 or ce+dice == 0: raise ValueError(f"ce={ce} and dice={dice}: neither may be negative, nor both 0")
@@ -87,7 +95,7 @@ class SegLoss(nn.Module):
         weight = None if self.weight is None else self.weight.round(decimals=2).tolist()
         return f"ce={self.ce}, dice={self.dice}, gamma={self.gamma}, weight={weight}"
 
-# %% ../nbs/05_loss.ipynb #7a04fd4c
+# %% ../nbs/05_loss.ipynb #c168b974
 @patch
 def forward(self:SegLoss, logits, y):
     "Logits (B,C,h,w) and masks (B,H,W), void 255, to one number, or (B,) when `reduction` is 'none'"
@@ -98,5 +106,5 @@ def forward(self:SegLoss, logits, y):
     logp = logits.log_softmax(1)
     loss = 0.
     if self.ce: loss = loss + self.ce*seg_cross_entropy(logp, y, self.weight, self.gamma, each)
-    if self.dice: loss = loss + self.dice*dice_loss(logp.exp(), y, each)
+    if self.dice: loss = loss + self.dice*dice_loss(logp[...,::self.every,::self.every].exp(), y[...,::self.every,::self.every], each)
     return loss

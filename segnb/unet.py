@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['conv_block', 'double_conv', 'center_crop', 'UpStep', 'pad_to', 'UNet', 'Normalize', 'package_weights',
-           'load_in_order', 'encoder', 'DecoderStep', 'EncoderUNet', 'model_cost']
+           'load_in_order', 'encoder', 'UpConv', 'DecoderStep', 'EncoderUNet', 'model_cost']
 
 # %% ../nbs/04_unet.ipynb #dbd44dca
 import importlib.util, os, re, socket, warnings
@@ -17,14 +17,15 @@ import timm
 from timm.models import adapt_input_conv
 from fastcore.basics import patch
 
-# %% ../nbs/04_unet.ipynb #e9d1e2dd
+# %% ../nbs/04_unet.ipynb #5c50a9b0
 def conv_block(
     c_in:int, c_out:int, # Channels
     pad:bool=True, # Keep the size; without it each side loses a pixel
     norm:bool=True, # Batch normalisation before the ReLU
+    conv:type=nn.Conv2d, # Kind of convolution
 )->nn.Sequential:
     "3x3 convolution, batch norm, ReLU"
-    conv = nn.Conv2d(c_in, c_out, 3, padding=int(pad), bias=not norm)
+    conv = conv(c_in, c_out, 3, padding=int(pad), bias=not norm)
     nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')   # paper, section 3: standard deviation sqrt(2/N)
     if not norm: nn.init.zeros_(conv.bias)
     return nn.Sequential(conv, *([nn.BatchNorm2d(c_out)] if norm else []), nn.ReLU(inplace=True))
@@ -192,14 +193,28 @@ def _no_weights(name, e):
     warnings.warn(f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no package that has them. "
                   "Starting from random weights, which need many more pictures. 'tf_efficientnet_lite0' comes with this installation.")
 
-# %% ../nbs/04_unet.ipynb #ee4e2434
+# %% ../nbs/04_unet.ipynb #6e9e0337
+_rows = torch.tensor([[0,0,1],[0,1,1],[1,1,0],[1,0,0]], dtype=torch.float)    # row of the 4x4 kernel, from rows of the 3x3 one
+
+class UpConv(nn.Conv2d):
+    "The 3x3 convolution of `x`, enlarged to the skip's size by repeating pixels, with the skip beside it"
+    def kernel(self): return self.weight, self.bias
+    def forward(self, x, skip):
+        (w, b), c = self.kernel(), x.shape[1]
+        if (2*x.shape[-2], 2*x.shape[-1]) != tuple(skip.shape[-2:]):
+            return F.conv2d(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode='nearest'), skip], 1), w, b, padding=1)
+        r = _rows.to(w)
+        doubled = F.conv_transpose2d(x, torch.einsum('ai,bj,ocij->coab', r, r, w[:,:c]), b, stride=2, padding=1)
+        return doubled + F.conv2d(skip, w[:,c:], padding=1)
+
 class DecoderStep(nn.Module):
-    "Enlarge to the skip's size, lay the skip beside it, two convolutions"
+    "Double, lay the skip beside it, two convolutions"
     def __init__(self, c_in, c_skip, c_out):
         super().__init__()
-        self.conv = double_conv(c_in+c_skip, c_out)
+        self.conv = nn.Sequential(conv_block(c_in+c_skip, c_out, conv=UpConv), conv_block(c_out, c_out))
     def forward(self, x, skip):
-        return self.conv(torch.cat([F.interpolate(x, size=skip.shape[-2:], mode='nearest'), skip], 1))
+        first, second = self.conv
+        return second(first[1:](first[0](x, skip)))
 
 # %% ../nbs/04_unet.ipynb #d853e5b5
 class EncoderUNet(nn.Module):

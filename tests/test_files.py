@@ -1,6 +1,7 @@
 """Damaged, foreign and unusual files: a clear error or the right answer, never a wrong one."""
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from safetensors import safe_open
 
 from segnb.all import Frames, SegDataLoaders, SegDataset, find_pairs, load_model, read_image, seg_learner
 from segnb.dataset import VOID
+
+FILES = Path(__file__).parent/"files"
 
 
 def test_a_model_file_altered_anywhere_is_refused_or_still_a_model(model_file, tmp_path):
@@ -157,3 +160,15 @@ def test_binary_masks_come_back_as_they_were(tmp_path):
     model = SegModel(EncoderUNet(2, pretrained=False), ds.codes)
     done, failed = model.predict_folder(tmp_path / "images", tmp_path / "out")
     assert len(done) == 4 and not failed and set(np.unique(np.array(Image.open(done[0])))) <= {0, 255}
+
+
+@pytest.mark.parametrize("name", ["encoder_unet", "unet"])
+def test_files_of_older_versions_load_and_predict_the_same(name):
+    "Written by segnb 0.1.0, before batch norm was folded and skips were laid beside without doubling"
+    model = load_model(FILES/f"{name}_format1.safetensors", device="cpu")
+    model.half = False
+    assert model.classes == ["Sky", "Road", "Car"] and model.size == (48, 64)
+    pic = (np.arange(48*64*3).reshape(48, 64, 3)*7 % 256).astype(np.uint8)
+    probs = model.probs(torch.from_numpy(pic).permute(2, 0, 1)[None].float()/255)[0, :, ::16, ::16]
+    expected = torch.tensor(json.loads((FILES/"format1_probs.json").read_text())[name])
+    assert (probs - expected).abs().max() < 1e-4
