@@ -29,17 +29,18 @@ def data_path(
         raise ConnectionError(f"{data}: could not be fetched from {url} ({type(e).__name__}). Fetch and unpack it on a machine "
                               "with a connection, and give the folder instead of the name.") from e
 
-# %% ../nbs/91_cli.ipynb #bbb5e423
+# %% ../nbs/91_cli.ipynb #f6e59834
 def train_recipe(
     dls, # `SegDataLoaders`
     epochs:int=30, # Epochs of one cycle
     lr:float=4e-3, # Peak rate of decoder and head; the encoder gets a third
-    encoder:str='tf_efficientnet_lite0', # Any timm encoder
+    encoder='tf_efficientnet_lite0', # Any timm encoder, or a network as `seg_learner` takes it
     precision:str='auto', # 'bf16', 'fp32' or 'auto'
     validate_every:int=None, # Epochs between validations; default: half way and at the end
     pct_start:float=.25, # Share of the training that the rate goes up; a short one cannot spare a quarter
     bars=None, # Progress bars; default: when there is a terminal
     resume=None, # Folder for checkpoints, see `Checkpoint`
+    cbs=(), # Further callbacks
 ):  # `SegLearner`, trained
     "Train with the recipe that `segnb train` and `segnb demo` use"
     from contextlib import nullcontext
@@ -47,7 +48,7 @@ def train_recipe(
     from segnb.learner import seg_learner
     from segnb.one_cycle import EpochLines, ValidateEvery
     bars = sys.stdout.isatty() if bars is None else bars
-    learn, cbs = seg_learner(dls, encoder, precision=precision), [ValidateEvery(validate_every or max(1, epochs//2))]
+    learn, cbs = seg_learner(dls, encoder, precision=precision), [ValidateEvery(validate_every or max(1, epochs//2)), *cbs]
     if not bars:                                # plain lines where there is no terminal to draw bars in
         learn.remove_cb(ProgressCallback)
         cbs.append(EpochLines())
@@ -221,7 +222,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #0d794a58
+# %% ../nbs/91_cli.ipynb #7cb0a854
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -245,12 +246,14 @@ _options = dict(
         ('--out', dict(default='predictions', help='folder for the results')),
         ('--no-overlays', dict(dest='overlays', action='store_false')), ('--overwrite', dict(action='store_true', help='replace results'))),
     bench=('measure against other libraries',
-        ('part', dict(choices=['data','lr','ensemble','rare'], help='data: training pictures a second, against fastai; lr: what each rule for the learning rate costs (hours); '
+        ('part', dict(choices=['step','predict','import','camvid','data','lr','ensemble','rare'], help='step, predict, import: milliseconds of a training step and of a prediction, and seconds to import, against SMP and fastai; '
+            'camvid: minutes to a score, against SMP; data: training pictures a second, against fastai; lr: what each rule for the learning rate costs (hours); '
             'ensemble: model files, alone and together; rare: cures for rare classes')),
-        ('data', dict(nargs='?', help='data: a folder or name as for train; lr: a folder with camvid/, camvid_tiny/, nuclei/, hippocampus/, or those of them that are there')),
+        ('data', dict(nargs='?', help='data, camvid: a folder or name as for train; lr: a folder with camvid/, camvid_tiny/, nuclei/, hippocampus/, or those of them that are there')),
         ('--models', dict(nargs='+', default=[], help='ensemble: model files')),
         ('--crop', _pair), ('--rounds', dict(type=int, default=5)), ('--seeds', dict(type=int, default=2, help='lr: trainings at each rate')),
-        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on; ensemble: a CSV file; rare: a CSV file, in which an interrupted run goes on'))))
+        ('--epochs', dict(type=int, default=30, help='camvid: of one cycle')),
+        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on; step, predict, import, camvid, ensemble: a CSV file; rare: a CSV file, in which an interrupted run goes on'))))
 
 # %% ../nbs/91_cli.ipynb #6ab71ea1
 def _parser():
@@ -261,7 +264,7 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #0cc14be9
+# %% ../nbs/91_cli.ipynb #d3ec6f4d
 def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
     df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
@@ -282,14 +285,27 @@ def _bench_rare(data, out, **_):
     from segnb.bench_rare import bench_rare
     print(bench_rare(data_path(data or 'streets'), out or 'rare.csv').pivot(index='class', columns='recipe', values='IoU').round(3).to_string())
 
-def _bench(part, **kwargs): dict(data=_bench_data, lr=_bench_lr, ensemble=_bench_ensemble, rare=_bench_rare)[part](**kwargs)
+def _bench_speed(part):
+    def run(data, rounds, epochs, out, **_):
+        from segnb import bench_speed as b
+        from segnb.bench import machine
+        df = {'step': lambda: b.bench_step(rounds=rounds), 'predict': lambda: b.bench_predict(rounds=rounds), 'import': lambda: b.bench_import(rounds),
+              'camvid': lambda: b.bench_camvid(data_path(data or 'camvid'), epochs, out=out)}[part]()
+        if out: df.to_csv(out, float_format='%.4g')
+        print(df.round(3).to_string())
+        if part == 'step': print({k: round(v, 3) for k,v in b.bench_wait(data_path(data or 'streets'), crop=(192,256), bs=8).items()})
+        if part == 'camvid': print(b.reached(df).round(1).to_string())
+        print(', '.join(f'{k} {v}' for k,v in machine().items()))
+    return run
+
+def _bench(part, **kwargs): dict(**{p: _bench_speed(p) for p in ('step','predict','import','camvid')}, data=_bench_data, lr=_bench_lr, ensemble=_bench_ensemble, rare=_bench_rare)[part](**kwargs)
 
 def main(argv=None):
     "The command `segnb`; returns the exit status"
     args = vars(_parser().parse_args(argv))
     run = dict(demo=demo, train=train, check=check, predict=predict, bench=_bench)[args.pop('command')]
     try: status = run(**args)
-    except (FileNotFoundError, FileExistsError, ConnectionError, ValueError, PermissionError, FloatingPointError, MemoryError) as e:
+    except (FileNotFoundError, FileExistsError, ConnectionError, ImportError, ValueError, PermissionError, FloatingPointError, MemoryError) as e:
         print('segnb:', str(e).rsplit('\n\t', 1)[-1], file=sys.stderr)       # fastai puts the name of the callback in a line before
         return 2
     except KeyboardInterrupt: return 130
