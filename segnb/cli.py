@@ -6,12 +6,21 @@
 __all__ = ['data_path', 'train_recipe', 'last_scores', 'set_seed', 'print_scores', 'demo', 'absent', 'train', 'check', 'predict',
            'main']
 
-# %% ../nbs/91_cli.ipynb #c92f36fe
-import argparse, os, shutil, sys, time
+# %% ../nbs/91_cli.ipynb #d3df1345
+import argparse, os, shutil, sys, tarfile, time
+from contextlib import contextmanager
 from pathlib import Path
 
-# %% ../nbs/91_cli.ipynb #9528da60
+# %% ../nbs/91_cli.ipynb #91ba076e
 _sets = {'camvid': 'CAMVID', 'camvid_tiny': 'CAMVID_TINY'}
+
+@contextmanager
+def _stays_inside():
+    "Archives unpacked in this context may not write outside their folder (PEP 706), which Python asks for only from 3.14 on"
+    was = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try: yield
+    finally: tarfile.TarFile.extraction_filter = was
 
 def data_path(
     data:str, # A folder, 'streets', 'camvid' or 'camvid_tiny'
@@ -24,7 +33,9 @@ def data_path(
     if data not in _sets: raise FileNotFoundError(f"{data}: no such folder, nor one of the sets {', '.join(['streets', *_sets])}")
     from fastai.data.external import URLs, untar_data
     url = getattr(URLs, _sets[data])
-    try: return untar_data(url)
+    try:
+        with _stays_inside(): return untar_data(url)
+    except tarfile.FilterError as e: raise ValueError(f"{data}: the archive from {url} is refused, as it would write outside its folder ({e})") from None
     except OSError as e:
         raise ConnectionError(f"{data}: could not be fetched from {url} ({type(e).__name__}). Fetch and unpack it on a machine "
                               "with a connection, and give the folder instead of the name.") from e
@@ -222,7 +233,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #7cb0a854
+# %% ../nbs/91_cli.ipynb #32831c52
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -252,8 +263,8 @@ _options = dict(
         ('data', dict(nargs='?', help='data, camvid: a folder or name as for train; lr: a folder with camvid/, camvid_tiny/, nuclei/, hippocampus/, or those of them that are there')),
         ('--models', dict(nargs='+', default=[], help='ensemble: model files')),
         ('--crop', _pair), ('--rounds', dict(type=int, default=5)), ('--seeds', dict(type=int, default=2, help='lr: trainings at each rate')),
-        ('--epochs', dict(type=int, default=30, help='camvid: of one cycle')),
-        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on; step, predict, import, camvid, ensemble: a CSV file; rare: a CSV file, in which an interrupted run goes on'))))
+        ('--epochs', dict(type=int, default=30, help='camvid: of one cycle')), ('--ways', dict(nargs='+', help="camvid: 'segnb', 'SMP Unet' and changes of the recipe; see the chapter")),
+        ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on; step, predict, import, ensemble: a CSV file; camvid, rare: a CSV file, in which an interrupted run goes on'))))
 
 # %% ../nbs/91_cli.ipynb #6ab71ea1
 def _parser():
@@ -264,7 +275,7 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #d3ec6f4d
+# %% ../nbs/91_cli.ipynb #66c0fb15
 def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
     df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
@@ -286,12 +297,12 @@ def _bench_rare(data, out, **_):
     print(bench_rare(data_path(data or 'streets'), out or 'rare.csv').pivot(index='class', columns='recipe', values='IoU').round(3).to_string())
 
 def _bench_speed(part):
-    def run(data, rounds, epochs, out, **_):
+    def run(data, rounds, epochs, ways, out, **_):
         from segnb import bench_speed as b
         from segnb.bench import machine
-        df = {'step': lambda: b.bench_step(rounds=rounds), 'predict': lambda: b.bench_predict(rounds=rounds), 'import': lambda: b.bench_import(rounds),
-              'camvid': lambda: b.bench_camvid(data_path(data or 'camvid'), epochs, out=out)}[part]()
-        if out: df.to_csv(out, float_format='%.4g')
+        df = {'step': lambda: b.bench_step(rounds=min(rounds, 3)), 'predict': lambda: b.bench_predict(rounds=rounds), 'import': lambda: b.bench_import(rounds),
+              'camvid': lambda: b.bench_camvid(data_path(data or 'camvid'), epochs, names=ways or ('segnb','SMP Unet'), out=out)}[part]()
+        if out and part != 'camvid': df.to_csv(out, float_format='%.4g')
         print(df.round(3).to_string())
         if part == 'step': print({k: round(v, 3) for k,v in b.bench_wait(data_path(data or 'streets'), crop=(192,256), bs=8).items()})
         if part == 'camvid': print(b.reached(df).round(1).to_string())
