@@ -16,3 +16,4 @@ from segnb.interpret import *
 from segnb.widgets import *
 from segnb.looking import *
 from segnb.check import *
+from segnb.export import *

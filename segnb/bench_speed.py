@@ -6,21 +6,20 @@
 __all__ = ['ways', 'SMPUnet', 'fastai_unet', 'Trained', 'contenders', 'in_turn', 'bench_step', 'bench_wait', 'predictors',
            'bench_predict', 'bench_camvid', 'reached', 'bench_import']
 
-# %% ../nbs/90_bench_speed.ipynb #908e3d1a
-import json, statistics, subprocess, sys, time, warnings
+# %% ../nbs/90_bench_speed.ipynb #b37c5634
+import shutil, statistics, subprocess, sys, time, warnings
 from pathlib import Path
 
-import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
-from fastcore.basics import patch
+import pandas as pd, torch, torch.nn as nn
 from fastai.callback.core import Callback
 from .dataset import VOID, own_split
 from .dataloader import SegDataLoaders
-from .unet import EncoderUNet, Normalize, encoder, pad_to
+from .unet import EncoderUNet, pad_to
 from .speed import peak_flops, quicken, step_flops
 from .loss import SegLoss
-from .learner import SegModel, autocast, fast_bf16, seg_learner
+from .learner import autocast, fast_bf16, seg_learner
 
-# %% ../nbs/90_bench_speed.ipynb #4f51d27c
+# %% ../nbs/90_bench_speed.ipynb #df8dc09f
 def _smp():
     try:
         with warnings.catch_warnings():
@@ -29,6 +28,7 @@ def _smp():
     except ImportError as e: raise ImportError("segmentation_models_pytorch is needed to compare with: pip install 'segnb[bench]'") from e
     return smp
 
+# %% ../nbs/90_bench_speed.ipynb #4cc42771
 class SMPUnet(nn.Module):
     "SMP's `Unet` on a timm encoder, for pictures in 0..1 of any size"
     def __init__(self,
@@ -90,7 +90,7 @@ def _memory(name, size, bs):
            "with peak_memory() as mb:\n    m = make(); step = b.Trained(m[0], x, y, *m[1:]); step(); step()\nprint(mb[-1])"
     return float(subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.split()[-1])
 
-# %% ../nbs/90_bench_speed.ipynb #50218de6
+# %% ../nbs/90_bench_speed.ipynb #8af13705
 def in_turn(fs, rounds, per=1):
     "Median milliseconds of each function in a dictionary, run in turn after a warm-up of each, divided by `per`"
     got = {k: [] for k in fs}
@@ -100,6 +100,7 @@ def in_turn(fs, rounds, per=1):
             if r: got[k].append((time.perf_counter()-start)/per*1e3)
     return {k: statistics.median(v) for k,v in got.items()}
 
+# %% ../nbs/90_bench_speed.ipynb #e7961337
 def bench_step(
     sizes=((128,160), (192,256), (288,384)), # `(height,width)` of the pictures
     bs:int=8, # Pictures a batch
@@ -107,7 +108,8 @@ def bench_step(
     names=None, # Only these contenders; default all
     memory:bool=True, # Also peak memory
 )->pd.DataFrame: # Milliseconds a picture, how many times ours that is, share of the machine's peak, memory in MB
-    "A training step, beside SMP's `Unet` on the same encoder and fastai's `unet_learner`"
+    "A training step on the processor, beside SMP's `Unet` on the same encoder and fastai's `unet_learner`"
+    names = None if names is None else {'segnb', *names}
     half, rows = fast_bf16('cpu'), []
     peak = peak_flops(torch.bfloat16 if half else torch.float32)
     for size in sizes:
@@ -119,14 +121,14 @@ def bench_step(
         del steps
     return pd.DataFrame(rows).set_index(['size','network'])
 
-# %% ../nbs/90_bench_speed.ipynb #92bf25d6
+# %% ../nbs/90_bench_speed.ipynb #e617b54d
 def bench_wait(
     path, # A folder with pairs
     rounds:int=20, # Batches
     **kwargs # To `SegDataLoaders.from_path`
 )->dict: # Milliseconds a picture to make a batch, of a step with it, and the share of waiting
     "How much of a training step is waiting for data"
-    dls = SegDataLoaders.from_path(path, **kwargs)
+    dls = SegDataLoaders.from_path(path, device='cpu', **kwargs)
     learn, batches, times = seg_learner(dls, metrics=[]), iter(()), {'data': [], 'step': []}
     step = Trained(learn.model, *dls.train.one_batch(), learn.loss_func, learn.half, True)
     for r in range(rounds+2):
@@ -139,13 +141,13 @@ def bench_wait(
     data, took = (statistics.median(times[k])/dls.train.bs*1e3 for k in ('data','step'))
     return {'ms of data a picture': data, 'ms of the step': took, 'share waited': data/(data+took)}
 
-# %% ../nbs/90_bench_speed.ipynb #31c323b6
+# %% ../nbs/90_bench_speed.ipynb #fe1efa7f
 def _compiled(f):
     "`f` through torch.compile, and the seconds of its first call; None where there is no compiler"
-    try:
-        start = time.perf_counter(); g = torch.compile(f); g()
-        return g, time.perf_counter()-start
-    except Exception: return None, float('nan')
+    if not any(map(shutil.which, ('g++','clang++','c++'))): return None, float('nan')
+    torch._dynamo.reset()                                   # or the second size would be compiled for any size
+    start = time.perf_counter(); g = torch.compile(f); g()
+    return g, time.perf_counter()-start
 
 def predictors(model, x, half, channels_last):
     "A function that predicts `x`"
@@ -155,7 +157,7 @@ def predictors(model, x, half, channels_last):
         with torch.inference_mode(), autocast('cpu', half): return model(x).float().softmax(1)
     return predict
 
-# %% ../nbs/90_bench_speed.ipynb #52bf6c3d
+# %% ../nbs/90_bench_speed.ipynb #57fddd3c
 def bench_predict(
     size=(360,480), # `(height,width)` of the frames
     batches=(1,8), # Frames at once
@@ -180,10 +182,11 @@ def bench_predict(
         rows += [{'frames at once': bs, 'network': k, 'ms a frame': t, 'times ours': t/ms['segnb'], 'seconds to compile': warm.get(k)} for k,t in ms.items()]
     return pd.DataFrame(rows).set_index(['frames at once','network'])
 
+# %% ../nbs/90_bench_speed.ipynb #6c6019a7
 def _exported(ours, theirs, x):
     "Both networks in ONNX Runtime; nothing where it is not installed"
     try:
-        import onnxruntime
+        import onnx, onnxruntime  # noqa: F401
         from segnb.export import to_onnx
     except ImportError: return {}
     out, opts = {}, onnxruntime.SessionOptions()
@@ -194,15 +197,16 @@ def _exported(ours, theirs, x):
         out[f'{name}, ONNX Runtime'] = lambda run=run, feed=feed: run.run(None, feed)
     return out
 
-# %% ../nbs/90_bench_speed.ipynb #f5708c4a
+# %% ../nbs/90_bench_speed.ipynb #cb6c164a
 class _Clock(Callback):
     "Seconds of training and scores at each validation"
     def __init__(self, rows, network): self.rows, self.network = rows, network
-    def before_fit(self): self.start, self.scored = time.perf_counter(), 0.
+    def before_fit(self): self.start, self.scored, self.began = time.perf_counter(), 0., None
     def before_validate(self): self.began = time.perf_counter()
     def after_validate(self):
+        if self.began is None: return               # this epoch was not scored
         now = time.perf_counter()
-        self.scored += now-self.began
+        self.scored, self.began = self.scored + now-self.began, None
         cm = self.learn.metrics[0].cm
         self.rows.append(dict(network=self.network, epoch=self.epoch+1, minutes=(now-self.start)/60, **{'minutes without scoring': (now-self.start-self.scored)/60},
                               **{'pixel accuracy': float(cm.pixel_acc), 'mean IoU': float(cm.mean_iou)}))
@@ -222,6 +226,7 @@ class _Smoothed(SegLoss):
 class _Smooth(Callback):
     def before_fit(self): self.learn.loss_func = _Smoothed(weight=self.learn.loss_func.weight)
 
+# %% ../nbs/90_bench_speed.ipynb #349af05a
 ways = {'segnb': {},
         'SMP Unet': dict(arch=SMPUnet),
         'nothing fixed': dict(arch=EncoderUNet),
@@ -229,7 +234,7 @@ ways = {'segnb': {},
         'label smoothing': dict(cb=_Smooth),
         'lite1': dict(encoder='tf_efficientnet_lite1'), 'lite2': dict(encoder='tf_efficientnet_lite2')}
 
-# %% ../nbs/90_bench_speed.ipynb #af6f445d
+# %% ../nbs/90_bench_speed.ipynb #60948f8b
 def _way(dls, rows, name, epochs, every, arch=None, cb=None, encoder='tf_efficientnet_lite0'):
     "Train one way, adding a row to `rows` at each validation"
     from segnb.cli import set_seed, train_recipe
@@ -237,6 +242,7 @@ def _way(dls, rows, name, epochs, every, arch=None, cb=None, encoder='tf_efficie
     net = encoder if arch is None else arch(len(dls.classes), encoder)
     train_recipe(dls, epochs, encoder=net, validate_every=every, bars=False, cbs=[_Clock(rows, name)] + ([cb()] if cb else []))
 
+# %% ../nbs/90_bench_speed.ipynb #1f391e2d
 def bench_camvid(
     path, # CamVid, or a folder with a split of its own
     epochs:int=30, # Of one cycle
@@ -250,7 +256,9 @@ def bench_camvid(
     ds, split = own_split(path)
     rows = pd.read_csv(out).to_dict('records') if out and Path(out).exists() else []
     for name in names:
-        if any(r['network'] == name for r in rows): continue
+        if any(r['network'] == name for r in rows):
+            if max(r['epoch'] for r in rows if r['network'] == name) != epochs: raise ValueError(f"{out} has a training of {name!r} of another length: choose another file")
+            continue
         _way(SegDataLoaders.from_dataset(ds, split), rows, name, epochs, every, **ways[name])
         if out: pd.DataFrame(rows).to_csv(out, index=False, float_format='%.4f')
     return pd.DataFrame(rows)

@@ -5,15 +5,20 @@
 # %% auto #0
 __all__ = ['to_onnx', 'export_onnx', 'load_onnx']
 
-# %% ../nbs/15_export.ipynb #8c29e9f1
-import copy, io, json, logging, os, warnings
+# %% ../nbs/15_export.ipynb #74c9608f
+import copy, io, json, os, warnings
 from pathlib import Path
 
-import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
+import torch, torch.nn as nn
 from .dataset import Codes
 from .learner import SegModel
 
-# %% ../nbs/15_export.ipynb #b462f4b2
+# %% ../nbs/15_export.ipynb #fd8f5e6f
+def _onnx():
+    try: import onnx
+    except ImportError as e: raise ImportError("onnx is needed to export: pip install 'segnb[export]'") from e
+    return onnx
+
 class _Whole(nn.Module):
     "A network with the softmax behind it"
     def __init__(self, model, temperature):
@@ -28,8 +33,7 @@ def to_onnx(
     size=(70,90), # Of the example, not multiples of 32
 )->bytes: # An ONNX file
     "A network as ONNX: `pictures` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
-    try: import onnx  # noqa: F401
-    except ImportError as e: raise ImportError("onnx is needed to export: pip install 'segnb[export]'") from e
+    _onnx()
     net = _Whole(copy.deepcopy(model).float().cpu(), temperature).eval()
     axes, file = {0: 'batch', 2: 'height', 3: 'width'}, io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -38,39 +42,43 @@ def to_onnx(
                           dynamic_axes={'pictures': axes, 'probabilities': axes}, opset_version=18, dynamo=False)
     return file.getvalue()
 
-# %% ../nbs/15_export.ipynb #266a0f91
+# %% ../nbs/15_export.ipynb #8850578d
 def export_onnx(
     model, # `SegModel` of a `UNet` or `EncoderUNet`
     fn, # Path of the file, by custom ending in `.onnx`
 )->Path:
     "Write a model as ONNX with its classes; see `load_onnx`. Raises `ValueError` for wrappers such as `TTA`."
-    import onnx
-    fn = Path(fn)
+    fn, onnx = Path(fn), _onnx()
     if not fn.parent.is_dir(): raise FileNotFoundError(f"{fn.parent}: no such folder to save a model in")
     head = json.loads(model.header)                 # refuses what is not one network
     config = head['config']
     channels, depth = config.get('in_chans', config.get('c_in')), config.get('depth', 5)
-    proto = onnx.load_from_string(to_onnx(model.model, channels, model.temperature, (2**(depth+1)+6, 2**(depth+1)+26)))
+    proto = onnx.load_from_string(to_onnx(model.model, channels, model.temperature, (2**(depth+1)+7, 2**(depth+1)+27)))        # odd: something is always added
     onnx.helper.set_model_props(proto, {'segnb': json.dumps({k: head[k] for k in ('codes','values','void','size','info','versions')}), 'classes': ', '.join(model.classes)})
     tmp = fn.with_name(f'.{fn.name}.{os.getpid()}.tmp')
     try:
-        tmp.write_bytes(proto.SerializeToString())
+        with open(tmp, 'wb') as f:
+            f.write(proto.SerializeToString())
+            f.flush(); os.fsync(f.fileno())
         os.replace(tmp, fn)
     finally: tmp.unlink(missing_ok=True)
     return fn
 
-# %% ../nbs/15_export.ipynb #98f6286f
+# %% ../nbs/15_export.ipynb #5070ae66
 class _OnnxNet(nn.Module):
     "An ONNX session as a network that gives probabilities"
-    gives_probs = True
+    gives_probs, half = True, False
     def __init__(self, fn):
         super().__init__()
+        self.codes = self.size = None
         try: import onnxruntime
         except ImportError as e: raise ImportError("onnxruntime is needed to run ONNX files: pip install 'segnb[export]'") from e
         try: self.session = onnxruntime.InferenceSession(str(fn), providers=['CPUExecutionProvider'])
         except Exception as e: raise ValueError(f"{fn}: not an ONNX file that can be run ({str(e).splitlines()[0]})") from None
         self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)       # what asks a network for its device finds one
-    def forward(self, x): return torch.from_numpy(self.session.run(None, {'pictures': x.float().numpy()})[0])
+    def forward(self, x):
+        x = x.float()/255 if x.dtype == torch.uint8 else x.float()
+        return torch.from_numpy(self.session.run(None, {'pictures': x.numpy()})[0])
 
 def load_onnx(
     fn, # Path of a file that `export_onnx` wrote
@@ -81,4 +89,5 @@ def load_onnx(
     meta = net.session.get_modelmeta().custom_metadata_map.get('segnb')
     if meta is None: raise ValueError(f"{fn}: an ONNX file, but not one of segnb's: its metadata has no 'segnb'")
     head = json.loads(meta)
-    return SegModel(net, Codes(head['codes'], void=head['void'], values=head['values']), head['size'], 'cpu', half=False, info=head['info'])
+    net.codes, net.size = Codes(head['codes'], void=head['void'], values=head['values']), head['size']
+    return SegModel(net, net.codes, net.size, 'cpu', half=False, info=head['info'])

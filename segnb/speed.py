@@ -5,9 +5,12 @@
 # %% auto #0
 __all__ = ['peak_flops', 'step_flops', 'QuickNorm', 'QuickNormAct', 'Depthwise', 'QuickConv', 'QuickUpConv', 'quicken']
 
-# %% ../nbs/04b_speed.ipynb #5e749b6d
+# %% ../nbs/04b_speed.ipynb #72438d43
 import math, time
+from contextlib import contextmanager
+
 import torch, torch.nn as nn, torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import FlopCounterMode
 from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.padding import pad_same
@@ -92,7 +95,7 @@ def _weight_grad_by_corners(g, x, w, stride, padding):
             out[:,:,i:i+3,j:j+3] = _weight_grad(g, x[:,:,i:i+h,j:j+wd].contiguous(memory_format=_cl), corner, stride, (0,0))
     return out
 
-# %% ../nbs/04b_speed.ipynb #e28dd268
+# %% ../nbs/04b_speed.ipynb #fc58665d
 class Depthwise(torch.autograd.Function):
     "A depthwise convolution in bfloat16 whose gradients are computed in the way that is quick on a processor"
     @staticmethod
@@ -103,6 +106,7 @@ class Depthwise(torch.autograd.Function):
         return F.conv2d(x, w16, None if b is None else b.bfloat16(), stride, padding, groups=len(w))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, g):
         x, w = ctx.saved_tensors
         wants, a = ctx.needs_input_grad, (ctx.stride, ctx.padding)
@@ -112,7 +116,7 @@ class Depthwise(torch.autograd.Function):
         if wants[2]: gb = g.sum((0,2,3), dtype=torch.float)
         return gx, gw, gb, None, None                # torch brings them to the types of what they belong to
 
-# %% ../nbs/04b_speed.ipynb #73353127
+# %% ../nbs/04b_speed.ipynb #ab248a91
 class QuickConv(_Folds, nn.Conv2d):
     "A `Conv2d` that folds batch norm and computes depthwise convolutions quickly; see `quicken`"
     same = False                                    # TensorFlow's padding, which depends on the input's size
@@ -125,20 +129,20 @@ class QuickConv(_Folds, nn.Conv2d):
     def forward(self, x):
         (w, b), padding = self.kernel(), self.padding
         if self.same: x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation), (0,0)
-        if x.device.type == 'cpu' and self.odd_depthwise and torch.is_autocast_enabled('cpu') and self.padding_mode == 'zeros' and not isinstance(padding, str):
-            with torch.autocast('cpu', enabled=False): return Depthwise.apply(x, w, b, self.stride, padding)
         if self.padding_mode != 'zeros': return self._conv_forward(x, w, b)
+        if self.odd_depthwise and not isinstance(padding, str) and x.device.type == 'cpu' and torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu') == torch.bfloat16:
+            with torch.autocast('cpu', enabled=False): return Depthwise.apply(x, w, b, self.stride, padding)
         return F.conv2d(x, w, b, self.stride, padding, self.dilation, self.groups)
 
 class QuickUpConv(_Folds, UpConv): "An `UpConv` that folds batch norm"
 
-# %% ../nbs/04b_speed.ipynb #19c5d275
+# %% ../nbs/04b_speed.ipynb #22773db3
 _convs = {nn.Conv2d: QuickConv, Conv2dSame: QuickConv, UpConv: QuickUpConv}
 _norms = {nn.BatchNorm2d: QuickNorm, BatchNormAct2d: QuickNormAct}
 
 def _neighbours(model):
-    "Pairs of convolution and batch norm that follow each other in a `Sequential`"
-    rows = [list(m) for m in model.modules() if isinstance(m, nn.Sequential)]
+    "Pairs of convolution and batch norm that follow each other in a plain `Sequential`"
+    rows = [list(m) for m in model.modules() if type(m) is nn.Sequential]
     return [(a, b) for row in rows for a,b in zip(row, row[1:]) if isinstance(a, nn.Conv2d) and isinstance(b, nn.BatchNorm2d)]
 
 def _watched(encoder, x):
@@ -147,43 +151,63 @@ def _watched(encoder, x):
     def met(n, i):
         if id(i[0]) in made: pairs.append((made[id(i[0])][0], n))
     for m in encoder.modules():
-        if isinstance(m, nn.Conv2d): hooks.append(m.register_forward_hook(lambda m,i,o: made.update({id(o): (m, o)})))    # o kept, so that its id is not used again
+        if isinstance(m, nn.Conv2d): hooks.append(m.register_forward_hook(lambda m,i,o: made.update({id(o): (m, o)})))    # o is kept, so that its id is not used again
         if isinstance(m, nn.BatchNorm2d): hooks.append(m.register_forward_pre_hook(met))
     try: maps = encoder(x)
     finally:
         for h in hooks: h.remove()
     return pairs, maps
 
-# %% ../nbs/04b_speed.ipynb #7fc9697f
 def _pair(pairs):
     "Let each convolution take over its batch norm; the pairs of which that was done"
-    done = [(c,n) for c,n in pairs if isinstance(c, _Folds) and not c.norms and type(n) in _norms]
+    met = [id(m) for pair in pairs for m in pair]
+    fits = lambda c, n: isinstance(c, _Folds) and not c.norms and type(n) in _norms and n.affine and n.track_running_stats
+    done = [(c, n) for c,n in pairs if met.count(id(c)) == met.count(id(n)) == 1 and fits(c, n)]
     for conv, norm in done: conv.norms, norm.__class__ = (norm,), _norms[type(norm)]
     return done
 
-def _unpair(pairs):
-    "Batch norms on their own again"
-    back = {v: k for k,v in _norms.items()}
-    for conv, norm in pairs: conv.norms, norm.__class__ = (), back[type(norm)]
+# %% ../nbs/04b_speed.ipynb #93761d0f
+@contextmanager
+def _stirred(encoder, g):
+    "Batch norms with other statistics, weights and biases inside this context"
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d) and m.affine and m.track_running_stats]
+    kept = [(t, t.clone()) for n in norms for t in (n.running_mean, n.running_var, n.weight, n.bias)]
+    rand = lambda t: torch.rand(t.shape, generator=g).to(t)
+    try:
+        for n in norms:
+            n.running_mean += (rand(n.running_mean)-.5)*n.running_var.sqrt()
+            n.running_var *= rand(n.running_var)+.5
+            n.weight *= rand(n.weight)+.5; n.bias += rand(n.bias)-.5
+        yield
+    finally:
+        for t,was in kept: t.copy_(was)
 
+# %% ../nbs/04b_speed.ipynb #a596c140
+def _fold_encoder(model):
+    "Pair what can be paired in a timm encoder, if its maps stay what they are"
+    was, side, g = model.training, 2*model.stride, torch.Generator().manual_seed(0)      # of its own: the training's random numbers are not touched
+    x, done, same = torch.rand(1, model.config['in_chans'], side, side, generator=g).to(model.head.weight), [], False
+    model.eval()
+    try:
+        with torch.no_grad(), _stirred(model.encoder, g):
+            pairs, before = _watched(model.encoder, x)
+            done = _pair(pairs)
+            same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-3*float(a.abs().max())) for a,b in zip(before, model.encoder(x)))
+    except RuntimeError: pass                               # an encoder that does not run on this picture is left as it is
+    if not same:
+        back = {v: k for k,v in _norms.items()}
+        for conv, norm in done: conv.norms, norm.__class__ = (), back[type(norm)]
+    model.train(was)
+
+# %% ../nbs/04b_speed.ipynb #c6eef095
 def quicken(
-    model:nn.Module, # Changed in place
+    model:nn.Module, # Changed in place; not for `nn.DataParallel`, whose copies would share their batch norms
 )->nn.Module: # The same model, with the same names and weights
-    "Let convolutions take over batch norms that do not learn, and compute depthwise ones quickly on processors"
+    "Let convolutions take over batch norms with fixed statistics, and compute depthwise ones quickly on processors"
     for m in model.modules():
         if type(m) is Conv2dSame: m.same = True
         if type(m) in _convs: m.__class__ = _convs[type(m)]
-    _pair(_neighbours(model))
-    if isinstance(model, EncoderUNet): _fold_encoder(model)
+    with_encoder = isinstance(model, EncoderUNet)
+    _pair(_neighbours(model.decoder if with_encoder else model))
+    if with_encoder: _fold_encoder(model)
     return model
-
-def _fold_encoder(model):
-    "Pair what can be paired in a timm encoder, if its maps stay what they are"
-    was, x = model.training, torch.rand(1, model.config['in_chans'], 2*model.stride, 2*model.stride, device=model.head.weight.device)
-    model.eval()
-    with torch.no_grad():
-        pairs, before = _watched(model.encoder, x)
-        pairs = _pair(pairs)
-        same = [torch.allclose(a, b, rtol=1e-3, atol=1e-3*float(a.abs().max())) for a,b in zip(before, model.encoder(x))]
-        if not all(same): _unpair(pairs)
-    model.train(was)
