@@ -100,26 +100,29 @@ def in_turn(fs, rounds, per=1):
             if r: got[k].append((time.perf_counter()-start)/per*1e3)
     return {k: statistics.median(v) for k,v in got.items()}
 
-# %% ../nbs/90_bench_speed.ipynb #e7961337
+# %% ../nbs/90_bench_speed.ipynb #72de3858
 def bench_step(
     sizes=((128,160), (192,256), (288,384)), # `(height,width)` of the pictures
     bs:int=8, # Pictures a batch
     rounds:int=3, # Steps of each that count
     names=None, # Only these contenders; default all
     memory:bool=True, # Also peak memory
-)->pd.DataFrame: # Milliseconds a picture, how many times ours that is, share of the machine's peak, memory in MB
+)->pd.DataFrame: # Milliseconds a picture, how many times ours that is, arithmetic, memory in MB, share of the machine's peak
     "A training step on the processor, beside SMP's `Unet` on the same encoder and fastai's `unet_learner`"
     names = None if names is None else {'segnb', *names}
     half, rows = fast_bf16('cpu'), []
-    peak = peak_flops(torch.bfloat16 if half else torch.float32)
+    peak = lambda: peak_flops(torch.bfloat16 if half else torch.float32)
+    peaks = [peak()]                                        # the best of several, as a machine may have a slow moment
     for size in sizes:
         x, y = _random_batch(size, bs)
         steps = {k: (lambda m: Trained(m[0], x, y, *m[1:]))(make()) for k,make in contenders(size, half).items() if names is None or k in names}
         ms = in_turn(steps, rounds, bs)
         for k,t in ms.items(): rows.append({'size': f'{size[0]}x{size[1]}', 'network': k, 'ms a picture': t, 'times ours': t/ms['segnb'],
-            'share of peak': step_flops(steps[k].gradients)/bs/(t/1e3)/peak, **({'MB': _memory(k, size, bs)} if memory else {})})
+            'GFLOP a picture': step_flops(steps[k].gradients)/bs/1e9, **({'MB': _memory(k, size, bs)} if memory else {})})
         del steps
-    return pd.DataFrame(rows).set_index(['size','network'])
+        peaks.append(peak())
+    df = pd.DataFrame(rows).set_index(['size','network'])
+    return df.assign(**{'share of peak': df['GFLOP a picture']/df['ms a picture']/(max(peaks)/1e12)})
 
 # %% ../nbs/90_bench_speed.ipynb #e617b54d
 def bench_wait(
@@ -157,12 +160,12 @@ def predictors(model, x, half, channels_last):
         with torch.inference_mode(), autocast('cpu', half): return model(x).float().softmax(1)
     return predict
 
-# %% ../nbs/90_bench_speed.ipynb #57fddd3c
+# %% ../nbs/90_bench_speed.ipynb #6b02588f
 def bench_predict(
     size=(360,480), # `(height,width)` of the frames
     batches=(1,8), # Frames at once
     rounds:int=9, # Predictions of each that count
-    compile:bool=True, # Also through torch.compile, where there is a C++ compiler
+    compile:bool=False, # Also through torch.compile, one frame at a time, where there is a C++ compiler
     onnx:bool=True, # Also exported, in ONNX Runtime
 )->pd.DataFrame: # Milliseconds a frame, and how many times ours that is
     "A prediction, eager, compiled and exported, beside SMP's `Unet` on the same encoder"
@@ -174,7 +177,7 @@ def bench_predict(
               'SMP Unet, best settings': predictors(theirs, x, half, True), 'SMP Unet, as it comes': predictors(SMPUnet(11, pretrained=False), x, False, False)}
         if onnx: fs |= _exported(ours, theirs, x)
         warm = {}
-        if compile:
+        if compile and bs == 1:                             # a minute or two for each network
             for k in ('segnb','SMP Unet, best settings'):
                 g, s = _compiled(fs[k])
                 if g: fs[f'{k}, compiled'], warm[f'{k}, compiled'] = g, s

@@ -233,7 +233,7 @@ def predict(
     print(f'{len(done)} class maps in {out}/, {len(failed)} pictures left out')
     return 1 if failed else 0
 
-# %% ../nbs/91_cli.ipynb #32831c52
+# %% ../nbs/91_cli.ipynb #79714622
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
@@ -263,7 +263,7 @@ _options = dict(
         ('data', dict(nargs='?', help='data, camvid: a folder or name as for train; lr: a folder with camvid/, camvid_tiny/, nuclei/, hippocampus/, or those of them that are there')),
         ('--models', dict(nargs='+', default=[], help='ensemble: model files')),
         ('--crop', _pair), ('--rounds', dict(type=int, default=5)), ('--seeds', dict(type=int, default=2, help='lr: trainings at each rate')),
-        ('--epochs', dict(type=int, default=30, help='camvid: of one cycle')), ('--ways', dict(nargs='+', help="camvid: 'segnb', 'SMP Unet' and changes of the recipe; see the chapter")),
+        ('--epochs', dict(type=int, default=30, help='camvid: of one cycle')), ('--compile', dict(action='store_true', help='predict: also through torch.compile, which takes minutes')), ('--ways', dict(nargs='+', help="camvid: 'segnb', 'SMP Unet' and changes of the recipe; see the chapter")),
         ('--out', dict(help='data: a JSON file; lr: a folder, in which an interrupted run goes on; step, predict, import, ensemble: a CSV file; camvid, rare: a CSV file, in which an interrupted run goes on'))))
 
 # %% ../nbs/91_cli.ipynb #6ab71ea1
@@ -275,7 +275,7 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #66c0fb15
+# %% ../nbs/91_cli.ipynb #4518fa27
 def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
     df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
@@ -297,10 +297,10 @@ def _bench_rare(data, out, **_):
     print(bench_rare(data_path(data or 'streets'), out or 'rare.csv').pivot(index='class', columns='recipe', values='IoU').round(3).to_string())
 
 def _bench_speed(part):
-    def run(data, rounds, epochs, ways, out, **_):
+    def run(data, rounds, epochs, ways, compile, out, **_):
         from segnb import bench_speed as b
         from segnb.bench import machine
-        df = {'step': lambda: b.bench_step(rounds=min(rounds, 3)), 'predict': lambda: b.bench_predict(rounds=rounds), 'import': lambda: b.bench_import(rounds),
+        df = {'step': lambda: b.bench_step(rounds=min(rounds, 3)), 'predict': lambda: b.bench_predict(rounds=rounds, compile=compile), 'import': lambda: b.bench_import(rounds),
               'camvid': lambda: b.bench_camvid(data_path(data or 'camvid'), epochs, names=ways or ('segnb','SMP Unet'), out=out)}[part]()
         if out and part != 'camvid': df.to_csv(out, float_format='%.4g')
         print(df.round(3).to_string())
