@@ -368,6 +368,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'segnb.learner.save_mask': ('learner.html#save_mask', 'segnb/learner.py'),
                                'segnb.learner.seg_learner': ('learner.html#seg_learner', 'segnb/learner.py'),
                                'segnb.learner.seg_splitter': ('learner.html#seg_splitter', 'segnb/learner.py'),
+                               'segnb.learner.whole_file': ('learner.html#whole_file', 'segnb/learner.py'),
                                'segnb.learner.write_whole': ('learner.html#write_whole', 'segnb/learner.py')},
             'segnb.looking': { 'segnb.looking.History': ('looking.html#history', 'segnb/looking.py'),
                                'segnb.looking.History.__init__': ('looking.html#history.__init__', 'segnb/looking.py'),

@@ -6,12 +6,14 @@
 __all__ = ['ways', 'SMPUnet', 'fastai_unet', 'Trained', 'contenders', 'in_turn', 'bench_step', 'bench_wait', 'predictors',
            'bench_predict', 'bench_camvid', 'reached', 'bench_import']
 
-# %% ../nbs/90_bench_speed.ipynb #b37c5634
+# %% ../nbs/90_bench_speed.ipynb #bdf9016b
 import shutil, statistics, subprocess, sys, time, warnings
+from functools import partial
 from pathlib import Path
 
 import pandas as pd, torch, torch.nn as nn
 from fastai.callback.core import Callback
+from .bench import compare
 from .dataset import VOID, own_split
 from .dataloader import SegDataLoaders
 from .unet import EncoderUNet, pad_to
@@ -90,15 +92,13 @@ def _memory(name, size, bs):
            "with peak_memory() as mb:\n    m = make(); step = b.Trained(m[0], x, y, *m[1:]); step(); step()\nprint(mb[-1])"
     return float(subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.split()[-1])
 
-# %% ../nbs/90_bench_speed.ipynb #8af13705
+# %% ../nbs/90_bench_speed.ipynb #7f4f9e6a
 def in_turn(fs, rounds, per=1):
     "Median milliseconds of each function in a dictionary, run in turn after a warm-up of each, divided by `per`"
-    got = {k: [] for k in fs}
-    for r in range(rounds+1):
-        for k,f in fs.items():
-            start = time.perf_counter(); f()
-            if r: got[k].append((time.perf_counter()-start)/per*1e3)
-    return {k: statistics.median(v) for k,v in got.items()}
+    def timed(f):
+        def ms(): start = time.perf_counter(); f(); return (time.perf_counter()-start)/per*1e3
+        return ms
+    return compare({k: timed(f) for k,f in fs.items()}, rounds)['median'].to_dict()
 
 # %% ../nbs/90_bench_speed.ipynb #72de3858
 def bench_step(
@@ -160,7 +160,7 @@ def predictors(model, x, half, channels_last):
         with torch.inference_mode(), autocast('cpu', half): return model(x).float().softmax(1)
     return predict
 
-# %% ../nbs/90_bench_speed.ipynb #6b02588f
+# %% ../nbs/90_bench_speed.ipynb #7c7a67df
 def bench_predict(
     size=(360,480), # `(height,width)` of the frames
     batches=(1,8), # Frames at once
@@ -170,12 +170,13 @@ def bench_predict(
 )->pd.DataFrame: # Milliseconds a frame, and how many times ours that is
     "A prediction, eager, compiled and exported, beside SMP's `Unet` on the same encoder"
     half, rows = fast_bf16('cpu'), []
-    ours, theirs = quicken(EncoderUNet(11, pretrained=False)), SMPUnet(11, pretrained=False)
+    ours, theirs, plain = quicken(EncoderUNet(11, pretrained=False)), SMPUnet(11, pretrained=False), SMPUnet(11, pretrained=False)
+    exported = _exported(ours, theirs) if onnx else {}
     for bs in batches:
         x = torch.rand(bs, 3, *size)
         fs = {'segnb': predictors(ours, x, half, True), 'segnb, float32': predictors(ours, x, False, True),
-              'SMP Unet, best settings': predictors(theirs, x, half, True), 'SMP Unet, as it comes': predictors(SMPUnet(11, pretrained=False), x, False, False)}
-        if onnx: fs |= _exported(ours, theirs, x)
+              'SMP Unet, best settings': predictors(theirs, x, half, True), 'SMP Unet, as it comes': predictors(plain, x, False, False)}
+        fs |= {k: partial(run, x.numpy()) for k,run in exported.items()}
         warm = {}
         if compile and bs == 1:                             # a minute or two for each network
             for k in ('segnb','SMP Unet, best settings'):
@@ -185,20 +186,19 @@ def bench_predict(
         rows += [{'frames at once': bs, 'network': k, 'ms a frame': t, 'times ours': t/ms['segnb'], 'seconds to compile': warm.get(k)} for k,t in ms.items()]
     return pd.DataFrame(rows).set_index(['frames at once','network'])
 
-# %% ../nbs/90_bench_speed.ipynb #6c6019a7
-def _exported(ours, theirs, x):
-    "Both networks in ONNX Runtime; nothing where it is not installed"
+# %% ../nbs/90_bench_speed.ipynb #4a320a4a
+def _exported(ours, theirs):
+    "Functions that predict an array, by both networks in ONNX Runtime; nothing where it is not installed"
     try:
         import onnx, onnxruntime  # noqa: F401
         from segnb.export import to_onnx
     except ImportError: return {}
-    out, opts = {}, onnxruntime.SessionOptions()
+    opts = onnxruntime.SessionOptions()
     opts.add_session_config_entry('session.intra_op.allow_spinning', '0')       # its threads would wait for work on the cores of whoever is next
-    for name,net in {'segnb': ours, 'SMP Unet': theirs}.items():
-        run = onnxruntime.InferenceSession(to_onnx(net, x.shape[1]), opts, providers=['CPUExecutionProvider'])
-        feed = {run.get_inputs()[0].name: x.numpy()}
-        out[f'{name}, ONNX Runtime'] = lambda run=run, feed=feed: run.run(None, feed)
-    return out
+    def predictor(net):
+        session = onnxruntime.InferenceSession(to_onnx(net), opts, providers=['CPUExecutionProvider'])
+        return lambda x: session.run(None, {'pictures': x})
+    return {f'{name}, ONNX Runtime': predictor(net) for name,net in {'segnb': ours, 'SMP Unet': theirs}.items()}
 
 # %% ../nbs/90_bench_speed.ipynb #cb6c164a
 class _Clock(Callback):

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['to_onnx', 'export_onnx', 'load_onnx']
 
-# %% ../nbs/15_export.ipynb #74c9608f
-import copy, io, json, os, warnings
+# %% ../nbs/15_export.ipynb #0d6e591b
+import copy, io, json, warnings
 from pathlib import Path
 
 import torch, torch.nn as nn
 from .dataset import Codes
-from .learner import SegModel
+from .learner import SegModel, whole_file
 
 # %% ../nbs/15_export.ipynb #fd8f5e6f
 def _onnx():
@@ -42,7 +42,7 @@ def to_onnx(
                           dynamic_axes={'pictures': axes, 'probabilities': axes}, opset_version=18, dynamo=False)
     return file.getvalue()
 
-# %% ../nbs/15_export.ipynb #8850578d
+# %% ../nbs/15_export.ipynb #3e452509
 def export_onnx(
     model, # `SegModel` of a `UNet` or `EncoderUNet`
     fn, # Path of the file, by custom ending in `.onnx`
@@ -55,13 +55,7 @@ def export_onnx(
     channels, depth = config.get('in_chans', config.get('c_in')), config.get('depth', 5)
     proto = onnx.load_from_string(to_onnx(model.model, channels, model.temperature, (2**(depth+1)+7, 2**(depth+1)+27)))        # odd: something is always added
     onnx.helper.set_model_props(proto, {'segnb': json.dumps({k: head[k] for k in ('codes','values','void','size','info','versions')}), 'classes': ', '.join(model.classes)})
-    tmp = fn.with_name(f'.{fn.name}.{os.getpid()}.tmp')
-    try:
-        with open(tmp, 'wb') as f:
-            f.write(proto.SerializeToString())
-            f.flush(); os.fsync(f.fileno())
-        os.replace(tmp, fn)
-    finally: tmp.unlink(missing_ok=True)
+    with whole_file(fn) as tmp: tmp.write_bytes(proto.SerializeToString())
     return fn
 
 # %% ../nbs/15_export.ipynb #5070ae66

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['seg_splitter', 'fast_bf16', 'autocast', 'HalfPrecision', 'FiniteLoss', 'SegLearner', 'seg_learner', 'SegModel',
-           'at_size', 'write_whole', 'load_model', 'save_mask']
+           'at_size', 'whole_file', 'write_whole', 'load_model', 'save_mask']
 
-# %% ../nbs/07_learner.ipynb #7a4122e3
+# %% ../nbs/07_learner.ipynb #fa96dda5
 import json, os, tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
@@ -291,22 +291,30 @@ def header(m:SegModel):
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
                            size=m.size, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
-# %% ../nbs/07_learner.ipynb #fd81119d
+# %% ../nbs/07_learner.ipynb #92b037fe
+@contextmanager
+def whole_file(
+    fn, # Path
+):  # The path to write to meanwhile
+    "A file that is there whole or not at all: written beside under another name, brought to the disk, then renamed"
+    fn = Path(fn)
+    tmp = fn.with_name(f'.{fn.name}.{os.getpid()}.tmp')
+    try:
+        yield tmp
+        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+        os.replace(tmp, fn)
+    finally: tmp.unlink(missing_ok=True)
+
 def write_whole(
     tensors:dict, # Tensors by name
     metadata:dict, # Strings by name, for the header
     fn, # Path
 )->Path:
-    "A safetensors file, whole or not at all: written beside under another name, brought to the disk, then renamed"
-    fn = Path(fn)
-    tmp = fn.with_name(f'.{fn.name}.{os.getpid()}.tmp')
+    "A safetensors file, whole or not at all"
     try:
-        save_file({k: v.detach().cpu().contiguous() for k,v in tensors.items()}, tmp, metadata=metadata)
-        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-        os.replace(tmp, fn)
+        with whole_file(fn) as tmp: save_file({k: v.detach().cpu().contiguous() for k,v in tensors.items()}, tmp, metadata=metadata)
     except SafetensorError as e: raise OSError(f"{fn}: could not be written ({e})") from e       # a full disk, for one
-    finally: tmp.unlink(missing_ok=True)
-    return fn
+    return Path(fn)
 
 @patch
 def save(self:SegModel,
