@@ -17,3 +17,4 @@ from segnb.widgets import *
 from segnb.looking import *
 from segnb.check import *
 from segnb.export import *
+from segnb.track import Tracker, compare, curves, git_state, go_back, runs, write_note

@@ -67,7 +67,7 @@ def test_pictures_in_every_mode(small_set, tmp_path, mode):
     if mode == "I;16": im = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     else: im = rgb.convert(mode)
     fn = tmp_path / ("x.tif" if mode in ("CMYK", "YCbCr", "F") else "x.png")
-    im.save(fn)
+    im.save(fn, **({"compression": "tiff_lzw"} if mode == "YCbCr" else {}))  # Pillow 12 cannot read the plain YCbCr TIFF that it writes
     got = np.asarray(read_image(fn)).astype(int)
     assert got.shape == (96, 128, 3)
     if mode not in ("1", "P", "F"): assert abs(got - np.asarray(rgb.convert("L" if mode in ("L", "LA", "I;16") else "RGB").convert("RGB")).astype(int)).mean() < 3

@@ -1,0 +1,46 @@
+"""Tracking beyond what the chapter shows: wandb's own module, interruptions, the view's edges."""
+import os
+import sys
+
+import pytest
+
+from segnb.all import SegDataLoaders, seg_learner
+from segnb.track import Tracker
+
+
+def small_learner(small_set):
+    return seg_learner(SegDataLoaders.from_path(small_set, crop=(64, 64), bs=4, device="cpu"))
+
+
+def test_wandb_offline_takes_the_same_calls(small_set, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    learn = small_learner(small_set)
+    learn.track("test", run="one", tracker="wandb", mode="offline", dir=str(tmp_path), every=1, hist_every=2, pictures=1, repo=tmp_path)
+    tracker = learn.cbs.filter(lambda cb: isinstance(cb, Tracker))[0]
+    failed = []
+    safely = tracker.safely
+    tracker.safely = lambda f, *a, **k: (safely(f, *a, **k), failed.append(f) if not tracker.on else None)[0]
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
+    assert not failed
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_an_interrupted_run_is_closed_and_gives_back_what_is_printed(small_set, monkeypatch):
+    from fastai.callback.core import Callback
+
+    class Stop(Callback):
+        def after_batch(self): raise KeyboardInterrupt
+
+    calls = []
+
+    class Recorder:
+        def __getattr__(self, name): return lambda *a, **k: calls.append(name)
+
+    monkeypatch.setitem(sys.modules, "recording_tracker", Recorder())
+    learn, out = small_learner(small_set), sys.stdout
+    learn.track("test", tracker="recording_tracker", repo=os.devnull)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(1, 1e-3, cbs=Stop())
+    assert sys.stdout is out
+    assert calls[0] == "init" and calls[-1] == "finish"
