@@ -6,8 +6,8 @@
 __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_pictures', 'histograms', 'Tracker', 'curves', 'runs',
            'write_note', 'pictures', 'select_runs', 'draw_curves', 'RunTable', 'compare']
 
-# %% ../nbs/16_track.ipynb #1762d164
-import html, importlib, io, subprocess, sys, time, warnings
+# %% ../nbs/16_track.ipynb #842d1371
+import html, importlib, io, shutil, subprocess, sys, tempfile, time, warnings
 from collections import deque
 from functools import cache
 from pathlib import Path
@@ -146,10 +146,11 @@ class Tracker(Callback):
             self.on = False
             warnings.warn(f"{self.tracker} failed ({type(e).__name__}: {e}). The training goes on, without being tracked.")
 
-# %% ../nbs/16_track.ipynb #0844986a
+# %% ../nbs/16_track.ipynb #1f7dbd90
 @patch
 def before_fit(self:Tracker):
     self.on, self.began, self.step = bool(getattr(self.learn, 'fitting', True)), time.time(), 0      # off in a range test
+    self.learn.open_runs = [*getattr(self.learn, 'open_runs', ()), self]
     self.safely(self._begin)
 
 @patch
@@ -158,7 +159,7 @@ def _begin(self:Tracker):
     config = dict(settings(self.learn), **{f'git {k}': v for k,v in git_state(self.repo).items()}, notes=self.notes, tags=', '.join(self.tags), **self.more)
     kwargs = {'embed': False, **self.init} if self.tracker == 'trackio' else self.init
     self.tee = sys.stdout = _Tee(sys.stdout)
-    self.t.init(project=self.project, name=self.run_name, config=config, **kwargs)
+    self.opened = self.t.init(project=self.project, name=self.run_name, config=config, **kwargs)
     size, config = getattr(getattr(self.dls.train, 'augment', None), 'crop', self.dls.train_ds.sizes[0]), getattr(self.learn.model, 'config', {})
     black = torch.zeros(1, config.get('in_chans', config.get('c_in', 3)), *size, device=self.dls.device)
     self.t.log({'layers': self.t.Table(dataframe=layers(self.learn.model, black))}, step=0)
@@ -176,7 +177,7 @@ def after_batch(self:Tracker):
     if self.step % self.every == 0:
         self.safely(lambda: self.t.log({'batch loss': float(self.learn.smooth_loss), 'rate': self.opt.hypers[-1]['lr'], 'momentum': self.opt.hypers[-1].get('mom')}, step=self.step))
 
-# %% ../nbs/16_track.ipynb #cb3aa38c
+# %% ../nbs/16_track.ipynb #db44ec5d
 @patch
 def after_epoch(self:Tracker): self.safely(self._epoch)
 
@@ -202,10 +203,18 @@ def close(self:Tracker):
 def _end(self:Tracker):
     lines = ''.join(self.tee.kept).splitlines()
     if lines: self.t.log({'printed': self.t.Table(dataframe=pd.DataFrame({'line': lines}))}, step=self.step)
-    for f in self.files: self.t.save(str(f))
-    self.t.finish()
+    with tempfile.TemporaryDirectory() as tmp:
+        try: self._keep_files(tmp)
+        finally: self.t.finish()                            # trackio copies only now
 
-# %% ../nbs/16_track.ipynb #adcdbfec
+@patch
+def _keep_files(self:Tracker, tmp):
+    "trackio keeps the files of all runs in one folder, so each gets the name of its run before its own"
+    for f in map(Path, self.files):
+        if self.tracker != 'trackio': self.t.save(str(f.resolve()), base_path=str(f.resolve().parent), policy='now'); continue
+        self.t.save(shutil.copy(f, Path(tmp)/f'{self.opened.name} {f.name}'))
+
+# %% ../nbs/16_track.ipynb #b98219c9
 @patch
 def track(self:SegLearner,
     project:str, # Runs of one question
@@ -217,7 +226,7 @@ def track(self:SegLearner,
     pictures:int=4, # Validation frames to keep after each validation
     every:int=10, # Batches between points of the curves
     hist_every:int=0, # Batches between histograms of weights and gradients; 0: none
-    files=(), # Files to keep with the project
+    files=(), # Files to keep with the run
     repo='.', # Repository whose state is kept
     **init # To the tracker's `init`: `mode='offline'` for wandb
 )->SegLearner: # The same, which writes down its trainings from now on
@@ -225,13 +234,13 @@ def track(self:SegLearner,
     self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Tracker)])
     return self.add_cb(Tracker(project, run, notes, config, tags, tracker, pictures, every, hist_every, files, repo, **init))
 
-# %% ../nbs/16_track.ipynb #50a19664
+# %% ../nbs/16_track.ipynb #0824a397
 @patch
 def fit(self:SegLearner, *args, **kwargs):
     "`Learner.fit`, which closes the run that is tracked however the training ends"
     try: return Learner.fit(self, *args, **kwargs)
     finally:
-        for cb in self.cbs.filter(lambda cb: isinstance(cb, Tracker)): cb.close()
+        for run in self.__dict__.pop('open_runs', ()): run.close()         # also those that came as `cbs` of this training, which are gone by now
 
 # %% ../nbs/16_track.ipynb #97eec77d
 def _trackio():

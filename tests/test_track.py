@@ -17,7 +17,8 @@ def test_wandb_offline_takes_the_same_calls(small_set, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
     learn = small_learner(small_set)
-    learn.track("test", run="one", tracker="wandb", mode="offline", dir=str(tmp_path), every=1, hist_every=2, pictures=1, repo=tmp_path)
+    (tmp_path / "kept.txt").write_text("kept")
+    learn.track("test", run="one", files=[tmp_path / "kept.txt"], tracker="wandb", mode="offline", dir=str(tmp_path), every=1, hist_every=2, pictures=1, repo=tmp_path)
     tracker = learn.cbs.filter(lambda cb: isinstance(cb, Tracker))[0]
     failed = []
     safely = tracker.safely
@@ -25,9 +26,11 @@ def test_wandb_offline_takes_the_same_calls(small_set, tmp_path, monkeypatch):
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
     assert not failed
     assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert [f.read_text() for f in tmp_path.glob("wandb/offline-run-*/files/kept.txt")] == ["kept"]
 
 
-def test_an_interrupted_run_is_closed_and_gives_back_what_is_printed(small_set, monkeypatch):
+@pytest.mark.parametrize("as_callback", [False, True])
+def test_an_interrupted_run_is_closed_and_gives_back_what_is_printed(small_set, monkeypatch, as_callback):
     from fastai.callback.core import Callback
 
     class Stop(Callback):
@@ -40,7 +43,9 @@ def test_an_interrupted_run_is_closed_and_gives_back_what_is_printed(small_set, 
 
     monkeypatch.setitem(sys.modules, "recording_tracker", Recorder())
     learn, out = small_learner(small_set), sys.stdout
-    learn.track("test", tracker="recording_tracker", repo=os.devnull)
-    with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(1, 1e-3, cbs=Stop())
+    tracker = Tracker("test", tracker="recording_tracker", repo=os.devnull)
+    cbs = [tracker, Stop()] if as_callback else [Stop()]
+    if not as_callback: learn.add_cb(tracker)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(1, 1e-3, cbs=cbs)
     assert sys.stdout is out
     assert calls[0] == "init" and calls[-1] == "finish"
