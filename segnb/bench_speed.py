@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ways', 'SMPUnet', 'fastai_unet', 'Trained', 'contenders', 'in_turn', 'bench_step', 'bench_wait', 'predictors',
-           'bench_predict', 'bench_camvid', 'reached', 'bench_import']
+           'bench_predict', 'bench_camvid', 'reached', 'bench_track', 'bench_import']
 
-# %% ../nbs/90_bench_speed.ipynb #bdf9016b
-import shutil, statistics, subprocess, sys, time, warnings
+# %% ../nbs/90_bench_speed.ipynb #bec75f5c
+import io, shutil, statistics, subprocess, sys, time, warnings
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from .unet import EncoderUNet, pad_to
 from .speed import peak_flops, quicken, step_flops
 from .loss import SegLoss
 from .learner import autocast, fast_bf16, seg_learner
+from .one_cycle import ValidateEvery
+from .streets import streets
+from .track import need_trackio
 
 # %% ../nbs/90_bench_speed.ipynb #df8dc09f
 def _smp():
@@ -273,6 +277,33 @@ def reached(
     "Minutes until a validation showed both scores"
     there = df[(df['pixel accuracy'] >= accuracy) & (df['mean IoU'] >= miou)]
     return there.groupby('network')['minutes without scoring'].min().reindex(df.network.unique())
+
+# %% ../nbs/90_bench_speed.ipynb #214f8d62
+class _Marks(Callback):
+    "The time after each training batch"
+    def before_fit(self): self.at = []
+    def after_batch(self):
+        if self.training: self.at.append(time.perf_counter())
+
+def _batches_per_second(dls, epochs, track=None):
+    learn, marks = seg_learner(dls, metrics=[]), _Marks()
+    if track is not None: learn.track(**track)
+    with redirect_stdout(io.StringIO()), learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, 1e-3, cbs=[marks, ValidateEvery(epochs+1)])
+    at = marks.at[3:]                                       # the first ones warm up
+    return (len(at)-1)/(at[-1]-at[0])
+
+def bench_track(
+    rounds:int=5, epochs:int=3,
+    dls=None, # Default: street scenes, crops of 128x160
+)->pd.DataFrame: # Batches a second, and how many times those of a training that is not tracked they are
+    "A training that is tracked beside one that is not"
+    dls, project = dls or SegDataLoaders.from_path(streets(), crop=(128,160), bs=8), f'bench-{time.time():.0f}'
+    ways = {'not tracked': None, 'tracked': dict(project=project), 'with histograms': dict(project=project, hist_every=50), 'not tracked, again': None}
+    try: df = compare({k: partial(_batches_per_second, dls, epochs, t) for k,t in ways.items()}, rounds)
+    finally:
+        with redirect_stdout(io.StringIO()): need_trackio().delete_project(project, force=True)
+    return df.rename(columns={'ratio': 'times as long'})
 
 # %% ../nbs/90_bench_speed.ipynb #e56a1268
 def bench_import(

@@ -148,14 +148,16 @@ def _pruner(spec):
     first = e['min_iter'] if 'min_iter' in e else max(1, round(e['max_iter']/eta**e.get('s', 1))) if 'max_iter' in e else 1
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)
 
-# %% ../nbs/17_sweep.ipynb #66316d99
+# %% ../nbs/17_sweep.ipynb #204cd6ee
 def open_sweep(
     spec:dict, # From `read_sweep`
     store=None, # Path of a journal, URL of a database, or None: in memory
+    new:bool=True, # Begin it if it is not there
 ):  # `optuna.Study`
-    "The study of a sweep: a new one, or the one that has been begun. Raises `ValueError` where that was for other settings."
+    "The study of a sweep: a new one, or the one that has been begun. Raises `ValueError` where that was for other settings, or is not there."
     try: import optuna
     except ImportError as e: raise ImportError("sweeps need optuna: pip install 'segnb[sweep]'") from e
+    if not new and store is not None and '://' not in str(store) and not Path(store).exists(): raise ValueError(f"{store}: this sweep has not begun")
     sampler = optuna.samplers.TPESampler() if spec['method'] == 'bayes' else optuna.samplers.RandomSampler()
     with _quiet():
         study = optuna.create_study(storage=_storage(store), study_name=spec['name'], direction=spec['metric']['goal'], sampler=sampler, pruner=_pruner(spec), load_if_exists=True)
@@ -190,7 +192,7 @@ def plan(
         if slot not in alive and errors <= retries:
             study.enqueue_trial(failed[slot][-1].params if slot in failed else params, user_attrs={'slot': slot})
 
-# %% ../nbs/17_sweep.ipynb #7ca192a2
+# %% ../nbs/17_sweep.ipynb #4df92e4c
 class _Beat:
     "Writes a sign of life into a trial while its context is open"
     def __init__(self, trial, seconds=10): self.trial, self.seconds, self.over = trial, seconds, threading.Event()
@@ -204,17 +206,18 @@ class _Beat:
         self.thread = threading.Thread(target=self._run, daemon=True); self.thread.start()
     def __exit__(self, *_): self.over.set(); self.thread.join()
 
-def _there(pid):
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except OSError: pass
-    return True
+def _there(pid, since):
+    "Whether a process is on this machine, and was when the trial began: numbers of processes are used again"
+    import psutil
+    try: p = psutil.Process(pid); return p.status() != psutil.STATUS_ZOMBIE and p.create_time() <= since
+    except psutil.Error: return False
 
 def _dead(t, grace):
     "Whether the worker of a running trial is gone"
     host, _, pid = t.user_attrs.get('worker', '').rpartition(' ')
-    if host == socket.gethostname() and os.name == 'posix' and not _there(int(pid)): return True
-    return time.time() - max(t.user_attrs.get('beat', 0), t.datetime_start.timestamp()) > grace
+    since = t.datetime_start.timestamp()
+    if host == socket.gethostname(): return not _there(int(pid), since)             # though it may be asleep, with the machine
+    return time.time() - max(t.user_attrs.get('beat', 0), since) > grace
 
 def _fail():
     from optuna.trial import TrialState

@@ -1,0 +1,125 @@
+"""Sweeps by real processes: a PostgreSQL server, workers killed in the middle, early stopping, interruptions."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+optuna = pytest.importorskip("optuna")
+
+from segnb.sweep import open_sweep, read_sweep, sweep_runs, sweep_status, work  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    pgserver = pytest.importorskip("pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def sweep_file(small_set, tmp_path):
+    parameters = dict(data={"value": str(small_set)}, epochs={"value": 1}, encoder={"values": ["tf_efficientnet_lite0", "edgenext_xx_small"]},
+                      lr={"values": [1e-3, 3e-3, 1e-2]}, crop={"values": [[32, 32], [64, 64]]}, pretrained={"value": False})
+    file = tmp_path / "twelve.yaml"
+    file.write_text(yaml.safe_dump(dict(method="grid", metric=dict(name="mean_iou", goal="maximize"), parameters=parameters)))
+    return file
+
+
+def start(file, store, tmp_path):
+    env = dict(os.environ, TRACKIO_DIR=str(tmp_path / "trackio"), OMP_NUM_THREADS="1")
+    return subprocess.Popen([sys.executable, "-m", "segnb.cli", "sweep", str(file), "--store", store, "--threads", "1"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(f, seconds=120):
+    end = time.time() + seconds
+    while not f():
+        assert time.time() < end, "nothing happened"
+        time.sleep(.05)
+
+
+def test_two_workers_on_postgres_one_killed_and_started_again(postgres, sweep_file, tmp_path):
+    workers = [start(sweep_file, postgres, tmp_path) for _ in range(2)]
+    victim = workers[0]
+    study = lambda: open_sweep(read_sweep(sweep_file), postgres)
+    running = lambda: [t for t in study().trials if t.state.name == "RUNNING" and t.user_attrs.get("worker", "").endswith(f" {victim.pid}")]
+    wait_for(lambda: len([t for t in study().trials if t.state.name == "COMPLETE"]) >= 2)
+    wait_for(running)
+    victim.kill(); victim.wait()
+    lost = {t.user_attrs["slot"] for t in study().trials if t.user_attrs.get("worker", "").endswith(f" {victim.pid}") and t.state.name == "RUNNING"}
+    workers[0] = start(sweep_file, postgres, tmp_path)
+    ends = [w.communicate(timeout=300)[0] for w in workers]
+    assert [w.returncode for w in workers] == [0, 0], ends
+    done = [t for t in study().trials if t.state.name == "COMPLETE"]
+    assert sorted(t.user_attrs["slot"] for t in done) == list(range(12))
+    assert len({tuple(sorted(t.params.items())) for t in done}) == 12
+    table = sweep_runs(study())
+    assert len(lost) == 1 and table.tried[lost.pop()] == 2 and table.tried.sum() == 13
+    assert len({t.user_attrs["worker"] for t in done}) >= 2
+    assert "12 runs: 12 complete" in sweep_status(study()) and all("12 complete" in e for e in ends)
+
+
+def spec(**kw):
+    return read_sweep(dict(name="s", method="grid", metric=dict(name="score", goal="maximize"), parameters={"a": {"values": [3, 1, 2, 0]}}) | kw)
+
+
+def test_poor_runs_are_stopped_early_as_hyperband_does():
+    steps = []
+
+    def objective(config, report):
+        for epoch in range(1, 5):
+            steps.append((config["a"], epoch))
+            report(epoch, config["a"] * epoch)
+        return config["a"] * 4
+
+    study = work(spec(early_terminate=dict(type="hyperband", min_iter=1, eta=2)), objective, say=lambda s: None)
+    states = {t.params["a"]: t.state.name for t in study.trials}
+    assert states[3] == "COMPLETE" and states[0] == "PRUNED"
+    assert len(steps) < 16
+
+
+def test_runs_end_when_the_target_is_reached():
+    study = work(spec(metric=dict(name="score", goal="maximize", target=3)), lambda config, report: config["a"], say=lambda s: None)
+    assert [t.params["a"] for t in study.trials if t.state.name == "COMPLETE"] == [3]
+
+
+def test_seeds_repeat_and_the_mean_counts():
+    study = work(spec(), lambda config, report: config["a"] + config["seed"], seeds=[0, 1, 5], say=lambda s: None)
+    assert sweep_runs(study).value.tolist() == [5, 3, 4, 2]
+    assert study.trials[0].user_attrs["scores"]["each score"] == [3, 4, 8]
+
+
+def test_what_always_fails_is_tried_three_times_and_told(tmp_path):
+    told = []
+
+    def objective(config, report):
+        if config["a"] == 1: raise RuntimeError("no such luck")
+        return 1.
+
+    study = work(spec(), objective, tmp_path / "s.journal", say=told.append)
+    table = sweep_runs(study)
+    assert table.state.tolist() == ["complete", "fail", "complete", "complete"]
+    assert table.tried.tolist() == [1, 3, 1, 1] and "no such luck" in table.error[1]
+    assert sum("no such luck" in t for t in told) == 3
+
+
+def test_other_settings_under_the_same_name_are_refused(tmp_path):
+    open_sweep(spec(), tmp_path / "s.journal")
+    with pytest.raises(ValueError, match="other parameters"): open_sweep(spec(parameters={"a": {"values": [1]}}), tmp_path / "s.journal")
+    with pytest.raises(ValueError, match="has not begun"): open_sweep(spec(), tmp_path / "t.journal", new=False)
+
+
+def test_an_interrupted_worker_hands_its_run_back(tmp_path):
+    code = ("import sys, time\nfrom segnb.sweep import work\n"
+            f"def objective(config, report): print('begins', flush=True); time.sleep(60)\nwork({spec()!r}, objective, {str(tmp_path / 's.journal')!r})")
+    p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    p.stdout.readline()
+    p.send_signal(signal.SIGINT)
+    assert p.wait(30) != 0
+    study = open_sweep(spec(), tmp_path / "s.journal")
+    assert "RUNNING" not in [t.state.name for t in study.trials]
+    assert len(work(spec(), lambda config, report: 1., tmp_path / "s.journal", say=lambda s: None).best_trials) == 4
