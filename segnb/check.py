@@ -326,16 +326,18 @@ class Report:
         head = f'<p>{self._counts}: <b>{self._verdict}</b></p>'
         return head + ('<table><tr><th></th><th>what</th><th>files</th><th>what it does</th><th>what to do</th></tr>' + ''.join(map(row, self.findings)) + '</table>' if self.findings else '')
 
-# %% ../nbs/14_check.ipynb #4cce9124
+# %% ../nbs/14_check.ipynb #1c8fccf4
 def check_data(
     path, # A folder: images/ with labels/ (or masks/), or train/ with trainannot/
     codes=None, # Names, `Codes` or a `codes.txt`; default: found in the folder, or guessed from the masks
     colors=None, # For masks coded in RGB colours: see `color_table`
     void=('Void','Unlabelled','Unlabeled'), # See `Codes`
+    read:bool=True, # False: look at names and split only, which takes no time
 )->Report:
     "Read every pair of a data set and report what is wrong with it. Raises `FileNotFoundError` where there are no pairs."
     path = Path(path)
     pairs, sides, findings = _look_at_names(path)
+    if not read: return Report(len(pairs), findings + clips_on_both_sides(pairs, sides))
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as ex:
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)                             # there is a finding for that
         facts = list(progress(ex.map(lambda p: pair_facts(*p, colors), pairs), len(pairs), least=200))

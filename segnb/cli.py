@@ -162,7 +162,7 @@ def absent(dls)->dict: # Names of classes that no picture holds, by set; empty w
     missing = {k: cover.index[cover[f'{k} pictures'] == 0].tolist() for k in ('training','validation')}
     return {k: v for k,v in missing.items() if v}
 
-# %% ../nbs/91_cli.ipynb #c958d3e5
+# %% ../nbs/91_cli.ipynb #9f330834
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder
@@ -183,6 +183,7 @@ def train(
     out = _free_place(out or f'{path.resolve().name}.safetensors', overwrite)
     checkpoints = _free_checkpoints(out, overwrite, resume)
     cbs = _tracking(track, out, data, seed)
+    _doctor(path)
     from segnb.dataset import find_pairs
     from segnb.dataloader import SegDataLoaders
     set_seed(seed)
@@ -204,6 +205,14 @@ def train(
     print(f'\nSaved {out}')
     print_scores(table, seconds)
     return learn
+
+def _doctor(path):
+    "What names and split alone say against training; the pixels are looked at when they are read. Raises `ValueError`."
+    from segnb.check import check_data
+    report = check_data(path, read=False)
+    for f in report.findings:
+        if f.level == 'stop': raise ValueError(f"{path}: {f!r}. {f.effect}; {f.remedy}. `segnb check` looks at everything else.")
+        print(f'{f!r}: {f.effect}; {f.remedy}', flush=True)
 
 def _tracking(project, out, data, seed):
     if project is None: return []

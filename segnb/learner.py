@@ -291,7 +291,7 @@ def header(m:SegModel):
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
                            size=m.size, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
-# %% ../nbs/07_learner.ipynb #92b037fe
+# %% ../nbs/07_learner.ipynb #3bd552d5
 @contextmanager
 def whole_file(
     fn, # Path
@@ -302,8 +302,15 @@ def whole_file(
     try:
         yield tmp
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
+        os.chmod(tmp, _mode(fn))                            # some writers make files that nobody else may read
         os.replace(tmp, fn)
     finally: tmp.unlink(missing_ok=True)
+
+def _mode(fn):
+    "Who may read a file: as it was, or as any new file"
+    if fn.exists(): return fn.stat().st_mode & 0o777
+    mask = os.umask(0); os.umask(mask)
+    return 0o666 & ~mask
 
 def write_whole(
     tensors:dict, # Tensors by name

@@ -87,6 +87,20 @@ def test_check_says_whether_training_should_start(small_set, tmp_path):
     assert run.returncode == 1 and "unreadable mask" in run.stdout and "training should not start" in run.stdout
 
 
+def test_training_asks_the_doctor_first(small_set, tmp_path):
+    shutil.copytree(small_set, tmp_path / "set")
+    listed = (tmp_path / "set" / "valid.txt").read_text()
+    (tmp_path / "set" / "valid.txt").write_text(listed + "ghost.png\n")
+    run = segnb("train", tmp_path / "set", "--out", tmp_path / "m.safetensors")
+    assert run.returncode == 2 and "listed, not there" in run.stderr and "ghost.png" in run.stderr
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_model_file_may_be_read_like_any_other(model_file, tmp_path):
+    (tmp_path / "plain").write_text("")
+    assert model_file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_an_interrupted_training_goes_on(small_set, tmp_path):
     args = [sys.executable, "-m", "segnb.cli", "train", str(small_set), "--out", str(tmp_path / "m.safetensors"), "--epochs", "4", "--crop", "64", "64", "--bs", "4"]
     p = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
