@@ -17,4 +17,5 @@ from segnb.widgets import *
 from segnb.looking import *
 from segnb.check import *
 from segnb.export import *
-from segnb.track import Tracker, compare, curves, git_state, go_back, runs, write_note
+from segnb.track import Tracker, compare, curves, git_state, go_back, return_to, runs, usage, write_note
+from segnb.sweep import explore_sweep, open_sweep, plot_sweep, read_sweep, run_sweep, sweep_runs, sweep_status, trainer

@@ -6,7 +6,7 @@
 __all__ = ['families', 'with_weights', 'encoder_contenders', 'encoder_data', 'train_encoder', 'encoder_sweep', 'bench_encoders',
            'encoder_table', 'encoder_costs']
 
-# %% ../nbs/90_bench_encoders.ipynb #877b1d3b
+# %% ../nbs/90_bench_encoders.ipynb #54d37867
 import multiprocessing, os, subprocess, sys, time, warnings
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from .learner import autocast, fast_bf16
 from .loss import SegLoss
 from .speed import quicken
 from .streets import streets
-from .sweep import open_sweep, sweep_runs, work
+from .sweep import open_sweep, run_sweep, sweep_runs
 
 # %% ../nbs/90_bench_encoders.ipynb #00c90648
 families = dict(tf_efficientnet_lite0='EfficientNet', tf_efficientnet_lite1='EfficientNet', tf_efficientnet_lite2='EfficientNet', efficientnet_b0='EfficientNet',
@@ -62,7 +62,7 @@ def train_encoder(
     cm = learn.metrics[0].cm
     return dict(mean_iou=cm.mean_iou, pixel_acc=cm.pixel_acc, train_seconds=time.perf_counter()-start)
 
-# %% ../nbs/90_bench_encoders.ipynb #22b78328
+# %% ../nbs/90_bench_encoders.ipynb #3d099c30
 def encoder_sweep(
     data=('streets','camvid','nuclei'), # Data sets
     seeds:int=3, # Trainings of each
@@ -77,7 +77,7 @@ def encoder_sweep(
 def _worker(spec, journal, root):
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
-    work(spec, partial(train_encoder, root=root), journal, say=lambda s: print(time.strftime('%H:%M'), s, flush=True))
+    run_sweep(spec, partial(train_encoder, root=root), journal, say=lambda s: print(time.strftime('%H:%M'), s, flush=True))
 
 def bench_encoders(
     out, # CSV file; the journal of the sweep is beside it, and an interrupted run goes on

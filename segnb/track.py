@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_pictures', 'histograms', 'Tracker', 'need_trackio', 'curves',
-           'runs', 'write_note', 'pictures', 'select_runs', 'draw_curves', 'RunTable', 'compare']
+           'usage', 'runs', 'write_note', 'return_to', 'pictures', 'select_runs', 'draw_curves', 'RunTable', 'compare']
 
-# %% ../nbs/16_track.ipynb #842d1371
-import html, importlib, io, shutil, subprocess, sys, tempfile, time, warnings
+# %% ../nbs/16_track.ipynb #5ffbbcdd
+import html, importlib, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
 from collections import deque
+from contextlib import suppress
 from functools import cache
+from itertools import chain, count
 from pathlib import Path
 
 import ipywidgets as W, numpy as np, pandas as pd, torch, torch.nn as nn
 from fastcore.basics import patch
 from fastai.callback.core import Callback
+from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from .bench import machine
 from .dataset import colorize
@@ -22,7 +25,7 @@ from .learner import SegLearner
 from .one_cycle import computed
 from .widgets import Live, Panel, Panels, Surface, new_figure
 
-# %% ../nbs/16_track.ipynb #10d2c230
+# %% ../nbs/16_track.ipynb #51433d97
 def _git(path, *args, given=None):
     "What git says, as bytes, or None"
     try: return subprocess.run(['git', '-C', str(path), *args], input=given, capture_output=True, check=True, timeout=60).stdout
@@ -30,17 +33,17 @@ def _git(path, *args, given=None):
 
 def git_state(
     path='.', # In a repository
-    most:int=1_000_000, # Longest diff to keep, in bytes
+    most:int=5_000_000, # Longest diff to keep, in bytes
 )->dict: # commit, branch, diff (None where it is longer), and names of files git does not know; empty outside a repository
     "Where the code of a repository stands, with what has not been committed"
     commit = _git(path, 'rev-parse', 'HEAD')
     if commit is None: return {}
-    diff = _git(path, 'diff', 'HEAD', '--binary', '--no-ext-diff', '--no-color', '--src-prefix=a/', '--dst-prefix=b/') or b''
+    diff = _git(path, 'diff', 'HEAD', '--binary', '--no-ext-diff', '--no-textconv', '--no-relative', '--no-color', '-U3', '--src-prefix=a/', '--dst-prefix=b/') or b''
     new = (_git(path, 'ls-files', '-z', '--others', '--exclude-standard') or b'').decode(errors='replace').split('\0')
     return dict(commit=commit.decode().strip(), branch=(_git(path, 'rev-parse', '--abbrev-ref', 'HEAD') or b'').decode().strip(),
                 diff=diff.decode('latin-1') if len(diff) <= most else None, untracked=', '.join(n for n in new if n)[:10_000])
 
-# %% ../nbs/16_track.ipynb #1c9484d0
+# %% ../nbs/16_track.ipynb #2e17e12a
 def go_back(
     state:dict, # From `git_state`
     folder, # Where the code is to lie; must not be there yet
@@ -49,29 +52,40 @@ def go_back(
     "The code as it was at a run, in a folder of its own; what lies in the repository stays as it is. Raises `ValueError`."
     folder, commit, diff = Path(folder).resolve(), state.get('commit'), state.get('diff')
     if not isinstance(commit, str): raise ValueError("this run was not started in a git repository")
-    if not isinstance(diff, str): raise ValueError(f"the changes since commit {commit[:10]} were too long to keep: only the commit can be brought back, with git itself")
+    if not isinstance(diff, str): warnings.warn(f"the changes since commit {commit[:10]} were too long to keep: this is the commit without them")
     if folder.exists(): raise FileExistsError(f"{folder} is already there")
-    if _git(path, 'worktree', 'add', '--detach', str(folder), commit) is None:
-        raise ValueError(f"commit {commit[:10]} is not in the repository of {Path(path).resolve()}: fetch it first")
-    if diff and _git(folder, 'apply', '--binary', '-', given=diff.encode('latin-1')) is None:
+    if _git(path, 'cat-file', '-e', commit+'^{commit}') is None: raise ValueError(f"commit {commit[:10]} is not in the repository of {Path(path).resolve()}: fetch it first")
+    if _git(path, 'worktree', 'add', '--force', '--detach', str(folder), commit) is None: raise ValueError(f"git cannot make a worktree in {folder}")
+    if diff and _git(folder, 'apply', '--binary', '--whitespace=nowarn', '-', given=diff.encode('latin-1')) is None:
         _git(path, 'worktree', 'remove', '--force', str(folder))
         raise ValueError(f"the changes kept with commit {commit[:10]} do not apply to it")
     return folder
 
-# %% ../nbs/16_track.ipynb #5883ee72
+# %% ../nbs/16_track.ipynb #f61218a9
+def _of_model(model):
+    config, count = getattr(model, 'config', {}), lambda ps: sum(p.numel() for p in ps)
+    return dict(network=type(model).__name__, encoder=config.get('name', ''), pretrained=bool(getattr(getattr(model, 'encoder', None), 'pretrained', False)),
+                parameters=count(model.parameters()), learning=count(p for p in model.parameters() if p.requires_grad), model=json.dumps(config, default=str))
+
+def _of_data(dls):
+    aug, size = getattr(dls.train, 'augment', None), lambda s: 'x'.join(map(str, s))
+    return dict(data=str(Path(dls.train_ds.ds.images[0]).parent), frames=size(dls.train_ds.sizes[0]), crop=size(aug.crop) if hasattr(aug, 'crop') else '', augment=repr(aug),
+                batch_size=dls.bs, training_pictures=len(dls.train_ds), validation_pictures=len(dls.valid_ds), classes=', '.join(dls.classes))
+
+def _of_training(learn):
+    hypers = learn.opt.hypers if learn.opt else [{}]
+    scheduled = any(isinstance(cb, ParamScheduler) for cb in learn.cbs) and hasattr(learn, 'sched')
+    peak = float(learn.sched.iloc[:,-2].max()) if scheduled else hypers[-1].get('lr')           # the last group's; the column after it is momentum
+    return dict(epochs=learn.n_epoch, peak_rate=peak, weight_decay=hypers[-1].get('wd', learn.wd), optimiser=getattr(learn.opt_func, '__name__', str(learn.opt_func)), loss=repr(learn.loss_func),
+                precision='bf16' if learn.half else 'fp32', callbacks=', '.join(cb.name for cb in learn.cbs), device=str(learn.dls.device), seed=torch.initial_seed())
+
 def settings(
     learn:SegLearner,
 )->dict: # Plain values by name
-    "What a training depends on: network, loss, optimiser, loaders, data, machine"
-    dls, config = learn.dls, getattr(learn.model, 'config', {})
-    aug = getattr(dls.train, 'augment', None)
-    return dict(network=type(learn.model).__name__, encoder=config.get('name', ''), pretrained=bool(getattr(getattr(learn.model, 'encoder', None), 'pretrained', False)),
-                parameters=sum(p.numel() for p in learn.model.parameters()), learning=sum(p.numel() for p in learn.model.parameters() if p.requires_grad),
-                loss=repr(learn.loss_func), optimiser=getattr(learn.opt_func, '__name__', str(learn.opt_func)), weight_decay=learn.wd, precision='bf16' if learn.half else 'fp32',
-                batch_size=dls.bs, augment=repr(aug), crop='x'.join(map(str, aug.crop)) if hasattr(aug, 'crop') else '', training_pictures=len(dls.train_ds),
-                validation_pictures=len(dls.valid_ds), classes=', '.join(dls.classes), device=str(dls.device), epochs=learn.n_epoch, **{f'on {k}': v for k,v in machine().items()})
+    "What a training depends on: network, data, loaders, loss, optimiser, seed, machine"
+    return {**_of_model(learn.model), **_of_data(learn.dls), **_of_training(learn), **{f'on {k}': v for k,v in machine().items()}}
 
-# %% ../nbs/16_track.ipynb #9af814f1
+# %% ../nbs/16_track.ipynb #24d67270
 def layers(
     model:nn.Module,
     x, # (B,C,H,W) to run it on
@@ -81,7 +95,8 @@ def layers(
     def seen(name):
         def hook(m, i, o):
             own = list(m.parameters(recurse=False))
-            rows.append(dict(layer=name, kind=type(m).__name__, shape='x'.join(map(str, o.shape[1:])), parameters=sum(p.numel() for p in own), learns=any(p.requires_grad for p in own)))
+            o = o[0] if isinstance(o, (tuple, list)) and o else o
+            rows.append(dict(layer=name, kind=type(m).__name__, shape='x'.join(map(str, getattr(o, 'shape', ())[1:])), parameters=sum(p.numel() for p in own), learns=any(p.requires_grad for p in own)))
         return hook
     for name,m in model.named_modules():
         if not list(m.children()) or list(m.parameters(recurse=False)): hooks.append(m.register_forward_hook(seen(name)))
@@ -121,22 +136,27 @@ def histograms(
     learning = [(n, p) for n,p in model.named_parameters() if p.ndim > 1 and p.requires_grad]
     return {f'weights/{n}': spread(p) for n,p in learning} | {f'gradients/{n}': spread(p.grad) for n,p in learning if p.grad is not None}
 
-# %% ../nbs/16_track.ipynb #7887031e
-class _Tee(io.TextIOBase):
-    "Writes to a stream and keeps what was written"
+# %% ../nbs/16_track.ipynb #f5bc42b4
+class _Tee:
+    "Writes to a stream and keeps what was written; everything else is the stream's"
     def __init__(self, stream): self.stream, self.kept = stream, deque(maxlen=20_000)
     def write(self, s):
         self.kept.append(s)
         return self.stream.write(s)
-    def flush(self): self.stream.flush()
+    def taken(self):
+        "What was written since this was last asked for, as lines"
+        text, _ = ''.join(self.kept), self.kept.clear()
+        return text.splitlines()
+    def __getattr__(self, name): return getattr(self.stream, name)
 
+# %% ../nbs/16_track.ipynb #85cc1dea
 class Tracker(Callback):
     "Writes a training down with a tracker that has wandb's functions; see `SegLearner.track`"
-    order = 65                                              # after Recorder and the plain lines
+    order = 97                                              # after Recorder, the plain lines, and a checkpoint that is gone on with
     def __init__(self, project, run=None, notes='', config=None, tags=(), tracker='trackio', pictures=4, every=10, hist_every=0, files=(), repo='.', **init):
         self.project, self.run_name, self.notes, self.more, self.tags = project, run, notes, config or {}, list(tags)
         self.tracker, self.n_pictures, self.every, self.hist_every, self.files, self.repo, self.init = tracker, pictures, every, hist_every, files, repo, init
-        self.on = False
+        self.on, self.opened, self.told = False, None, set()
 
     def safely(self, f, *args, **kwargs):
         "Call the tracker, unless it has failed before"
@@ -146,103 +166,46 @@ class Tracker(Callback):
             self.on = False
             warnings.warn(f"{self.tracker} failed ({type(e).__name__}: {e}). The training goes on, without being tracked.")
 
-# %% ../nbs/16_track.ipynb #1f7dbd90
+    def part(self, what, f):
+        "What `f` gives, or nothing where it fails: one part that cannot be had does not end the others"
+        try: return f()
+        except Exception as e:
+            if what not in self.told: warnings.warn(f"{what} cannot be written down ({type(e).__name__}: {e})")
+            self.told.add(what)
+            return {}
+
+# %% ../nbs/16_track.ipynb #8a4ad1e2
 @patch
 def before_fit(self:Tracker):
-    self.on, self.began, self.step = bool(getattr(self.learn, 'fitting', True)), time.time(), 0      # off in a range test
+    self.run = self.learn.fitting                           # fastai leaves the callback out where this is False, until the next after_fit
+    if not self.run: return
+    self.on, self.began, self.opened, self.step = True, time.time(), None, self.learn.train_iter
     self.learn.open_runs = [*getattr(self.learn, 'open_runs', ()), self]
     self.safely(self._begin)
 
 @patch
 def _begin(self:Tracker):
     self.t = importlib.import_module(self.tracker)
-    config = dict(settings(self.learn), **{f'git {k}': v for k,v in git_state(self.repo).items()}, notes=self.notes, tags=', '.join(self.tags), **self.more)
-    kwargs = {'embed': False, **self.init} if self.tracker == 'trackio' else self.init
     self.tee = sys.stdout = _Tee(sys.stdout)
-    self.opened = self.t.init(project=self.project, name=self.run_name, config=config, **kwargs)
+    name, init = self.run_name, self.init
+    if self.tracker == 'trackio': name, init = name and _new_name(self.project, name), {'embed': False, **init}
+    if self.tracker == 'wandb': init = {'reinit': 'create_new', 'notes': self.notes, 'tags': self.tags, **init}
+    git = {f'git {k}': v for k,v in git_state(self.repo).items()}
+    if git: git['return to it'] = f"segnb back {shlex.quote(self.project)} {shlex.quote(name or 'RUN')} FOLDER"
+    config = {**settings(self.learn), **git, 'notes': self.notes, 'tags': ', '.join(self.tags), **self.more}
+    self.opened = self.t.init(project=self.project, name=name, config=config, **init)
+    self.log(self.part('layers', lambda: {'layers': self.t.Table(dataframe=layers(self.learn.model, self._black()))}))
+
+@patch
+def log(self:Tracker, row):
+    if row: self.opened.log(row, step=self.step)
+
+@patch
+def _black(self:Tracker):
     size, config = getattr(getattr(self.dls.train, 'augment', None), 'crop', self.dls.train_ds.sizes[0]), getattr(self.learn.model, 'config', {})
-    black = torch.zeros(1, config.get('in_chans', config.get('c_in', 3)), *size, device=self.dls.device)
-    self.t.log({'layers': self.t.Table(dataframe=layers(self.learn.model, black))}, step=0)
+    return torch.zeros(1, config.get('in_chans', config.get('c_in', 3)), *size, device=self.dls.device)
 
-# %% ../nbs/16_track.ipynb #f30374f0
-@patch
-def before_step(self:Tracker):
-    if self.hist_every and (self.step+1) % self.hist_every == 0:
-        self.safely(lambda: self.t.log({k: self.t.Histogram(np_histogram=h) for k,h in histograms(self.learn.model).items()}, step=self.step+1))
-
-@patch
-def after_batch(self:Tracker):
-    if not self.training: return
-    self.step += 1
-    if self.step % self.every == 0:
-        self.safely(lambda: self.t.log({'batch loss': float(self.learn.smooth_loss), 'rate': self.opt.hypers[-1]['lr'], 'momentum': self.opt.hypers[-1].get('mom')}, step=self.step))
-
-# %% ../nbs/16_track.ipynb #db44ec5d
-@patch
-def after_epoch(self:Tracker): self.safely(self._epoch)
-
-@patch
-def _epoch(self:Tracker):
-    rec = self.learn.recorder
-    row = dict(computed(rec.metric_names[1:], rec.log[1:]))
-    row |= {'epoch': self.epoch+1, 'seconds': time.time()-self.began}
-    if 'valid_loss' in row:                                 # there was a validation
-        cm = getattr(self.learn.metrics[0], 'cm', None) if self.learn.metrics else None
-        if cm is not None: row |= {f'IoU/{c}': v for c,v in cm.table()['IoU'].drop('all').items() if np.isfinite(v)}
-        row |= {f'pictures/{n}': self.t.Image(p, caption=f'{n}: picture, prediction, truth') for n,p in sample_pictures(self.learn, self.n_pictures).items()}
-    self.t.log(row, step=self.step)
-
-@patch
-def close(self:Tracker):
-    "End the run, however the training ended; safe to call at any time"
-    self.safely(self._end)
-    if sys.stdout is getattr(self, 'tee', None): sys.stdout = self.tee.stream
-    self.on = False
-
-@patch
-def _end(self:Tracker):
-    lines = ''.join(self.tee.kept).splitlines()
-    if lines: self.t.log({'printed': self.t.Table(dataframe=pd.DataFrame({'line': lines}))}, step=self.step)
-    with tempfile.TemporaryDirectory() as tmp:
-        try: self._keep_files(tmp)
-        finally: self.t.finish()                            # trackio copies only now
-
-@patch
-def _keep_files(self:Tracker, tmp):
-    "trackio keeps the files of all runs in one folder, so each gets the name of its run before its own"
-    for f in map(Path, self.files):
-        if self.tracker != 'trackio': self.t.save(str(f.resolve()), base_path=str(f.resolve().parent), policy='now'); continue
-        self.t.save(shutil.copy(f, Path(tmp)/f'{self.opened.name} {f.name}'))
-
-# %% ../nbs/16_track.ipynb #b98219c9
-@patch
-def track(self:SegLearner,
-    project:str, # Runs of one question
-    run=None, # Name of the run; default: the tracker makes one up
-    notes:str='', # What this run is meant to find out
-    config:dict=None, # Further settings worth knowing
-    tags=(), # Words to find it by
-    tracker:str='trackio', # Module with wandb's functions
-    pictures:int=4, # Validation frames to keep after each validation
-    every:int=10, # Batches between points of the curves
-    hist_every:int=0, # Batches between histograms of weights and gradients; 0: none
-    files=(), # Files to keep with the run
-    repo='.', # Repository whose state is kept
-    **init # To the tracker's `init`: `mode='offline'` for wandb
-)->SegLearner: # The same, which writes down its trainings from now on
-    "Write trainings down with a tracker"
-    self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Tracker)])
-    return self.add_cb(Tracker(project, run, notes, config, tags, tracker, pictures, every, hist_every, files, repo, **init))
-
-# %% ../nbs/16_track.ipynb #0824a397
-@patch
-def fit(self:SegLearner, *args, **kwargs):
-    "`Learner.fit`, which closes the run that is tracked however the training ends"
-    try: return Learner.fit(self, *args, **kwargs)
-    finally:
-        for run in self.__dict__.pop('open_runs', ()): run.close()         # also those that came as `cbs` of this training, which are gone by now
-
-# %% ../nbs/16_track.ipynb #e5eff98b
+# %% ../nbs/16_track.ipynb #98b445fc
 def need_trackio():
     "The module trackio. Raises `ImportError` saying how to get it."
     try: import trackio
@@ -259,67 +222,201 @@ def _records(project):
     try: return list(trackio.Api().runs(project))
     except ValueError: raise ValueError(f"no project {project!r} in {trackio.utils.TRACKIO_DIR}") from None
 
+# %% ../nbs/16_track.ipynb #a446f72f
+def _new_name(project, name):
+    "`name`, with a number behind it where the project has it already"
+    try: taken = {r.name for r in _records(project)}
+    except ValueError: return name                          # the project is new
+    return next(n for n in chain([name], (f'{name} {i}' for i in count(2))) if n not in taken)
+
+@patch
+def before_step(self:Tracker):
+    if self.hist_every and (self.learn.train_iter+1) % self.hist_every == 0:
+        self.safely(lambda: self.log({k: self.t.Histogram(np_histogram=h) for k,h in histograms(self.learn.model).items()}))
+
+@patch
+def after_batch(self:Tracker):
+    self.step = self.learn.train_iter
+    if self.training and self.step % self.every == 0: self.safely(self._point)
+
+@patch
+def _point(self:Tracker):
+    hypers = self.opt.hypers
+    rates = {f'rate/{n}': h['lr'] for n,h in zip(['encoder','decoder','head'] if len(hypers) == 3 else map(str, range(len(hypers))), hypers)}
+    self.log({'batch loss': float(self.learn.smooth_loss), **rates, 'momentum': hypers[-1].get('mom')})
+
+# %% ../nbs/16_track.ipynb #d048c63b
+@patch
+def after_epoch(self:Tracker): self.safely(self._epoch)
+
+@patch
+def _epoch(self:Tracker):
+    rec = self.learn.recorder
+    row = dict(computed(rec.metric_names[1:], rec.log[1:]))
+    row |= {'epoch': self.epoch+1, 'seconds': time.time()-self.began}
+    if 'valid_loss' in row:                                 # there was a validation
+        cm = getattr(self.learn.metrics[0], 'cm', None) if self.learn.metrics else None
+        if cm is not None: row |= {f'{score}/{c}': v for score,col in cm.table().drop(columns='pixels').items() for c,v in col.drop('all').items() if np.isfinite(v)}
+        shown = self.part('pictures', lambda: sample_pictures(self.learn, self.n_pictures))
+        row |= {f'pictures/{n}': self.t.Image(p, caption=f'{n}: picture, prediction, truth') for n,p in shown.items()}
+    lines = self.tee.taken()
+    if lines: row['printed'] = self.t.Table(dataframe=pd.DataFrame({'line': lines}))
+    self.log(row)
+
+# %% ../nbs/16_track.ipynb #68ce0a65
+@patch
+def close(self:Tracker,
+    error=None, # The exception that ended the training, if one did
+):
+    "End the run; safe to call at any time"
+    try:
+        if self.opened is not None:
+            self.safely(lambda: self.log({'ended': self.t.Table(dataframe=pd.DataFrame({'how': [type(error).__name__ if error else 'complete']}))}))
+            with tempfile.TemporaryDirectory() as tmp:
+                for f in self.files: self.part(str(f), lambda: self._keep(Path(f), Path(tmp)))
+                with suppress(Exception): self.opened.finish()          # trackio copies only now
+    finally:
+        if sys.stdout is getattr(self, 'tee', None): sys.stdout = self.tee.stream
+        self.on, self.opened = False, None
+
+@patch
+def _keep(self:Tracker, f, tmp):
+    "trackio keeps the files of all runs in one folder, so each gets the name of its run before its own"
+    if self.tracker != 'trackio': self.opened.save(str(f.resolve()), base_path=str(f.resolve().parent), policy='now')
+    else: self.t.save(shutil.copy(f, tmp/f'{self.opened.name} {f.name}'), self.project)
+
+# %% ../nbs/16_track.ipynb #b773a590
+@patch
+def track(self:SegLearner,
+    project:str, # Runs of one question
+    run=None, # Name of the run; default: the tracker makes one up
+    notes:str='', # What this run is meant to find out
+    config:dict=None, # Further settings worth knowing
+    tags=(), # Words to find it by
+    tracker:str='trackio', # Module with wandb's functions
+    pictures:int=4, # Validation frames to keep after each validation
+    every:int=10, # Batches between points of the curves
+    hist_every:int=0, # Batches between histograms of weights and gradients; 0: none
+    files=(), # Files to keep with the run, as they are when it ends
+    repo='.', # Repository whose state is kept
+    **init # To the tracker's `init`: `mode='offline'` for wandb
+)->SegLearner: # The same, which writes down each training from now on; `fine_tune` is two
+    "Write trainings down with a tracker. Raises `ImportError` where it is not installed. `learn.remove_cb(Tracker)` ends it."
+    if tracker == 'trackio': need_trackio()
+    else: importlib.import_module(tracker)
+    self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Tracker)])
+    return self.add_cb(Tracker(project, run, notes, config, tags, tracker, pictures, every, hist_every, files, repo, **init))
+
+# %% ../nbs/16_track.ipynb #f8cf9367
+@patch
+def fit(self:SegLearner, *args, **kwargs):
+    "`Learner.fit`, which closes the run that is tracked however the training ends"
+    try: return Learner.fit(self, *args, **kwargs)
+    finally:                                                # also those that came as `cbs` of this training, which are gone by now
+        for run in reversed(self.__dict__.pop('open_runs', ())): run.close(sys.exc_info()[1])
+
+# %% ../nbs/16_track.ipynb #1bd265bd
+def _logs(project, record):
+    "All rows that were logged in a run"
+    return _trackio()[1].get_logs(project, record.name, run_id=record.id)
+
+def _curves(logs):
+    numbers = [{k: v for k,v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)} for row in logs]
+    return pd.DataFrame(numbers).groupby('step').last() if numbers else pd.DataFrame()
+
 def curves(
     project:str, # As in `track`
     run:str, # Name of a run, or its id
 )->pd.DataFrame: # What was logged, a row for each step; numbers only
     "The curves of a run"
-    _, store = _trackio()
+    return _curves(_logs(project, _find(project, run)))
+
+def usage(
+    project:str, # As in `track`
+    run:str, # Name of a run, or its id
+)->pd.DataFrame: # A row for each time it was looked at, every ten seconds
+    "Use of processor, memory, disk and, with nvidia-ml-py, GPU during a run"
     r = _find(project, run)
-    df = pd.DataFrame(store.get_logs(project, r.name, run_id=r.id))
-    return df.groupby('step').last().select_dtypes('number').dropna(axis=1, how='all') if len(df) else df
+    return pd.DataFrame(_trackio()[1].get_system_logs(project, r.name, run_id=r.id))
 
 def _find(project, run):
     found = [r for r in _records(project) if run in (r.name, r.id)]
     if not found: raise ValueError(f"no run {run!r} in project {project!r}; there are {', '.join(r.name for r in _records(project))}")
     return found[-1]
 
-# %% ../nbs/16_track.ipynb #21f06ea4
-_better = {'mean_iou': 'max', 'pixel_acc': 'max', 'valid_loss': 'min', 'train_loss': 'min'}
+# %% ../nbs/16_track.ipynb #ad7f4659
+_not_scores = ('epoch','seconds','batch loss','momentum')
 
-def _row(project, r):
-    "Settings, last and best scores and notes of one run"
-    config, logged = {k: v for k,v in (r.config or {}).items() if not k.startswith('_')}, curves(project, r.id)
-    scores = {}
-    for name,which in _better.items():
-        if name in logged: scores |= {name: logged[name].dropna().iloc[-1], f'best {name}': getattr(logged[name], which)()}
-    per_class = {k: logged[k].dropna().iloc[-1] for k in logged if k.startswith('IoU/')}
-    _, store = _trackio()
-    note = store.get_project_metadata(project, f'note:{r.id}')
-    return dict(run=r.name, id=r.id, **scores, seconds=logged['seconds'].max() if 'seconds' in logged else None, **{**config, 'notes': note or config.get('notes', '')}, **per_class)
+def _scores(logged):
+    "The last and the best of each score, and the last of each class"
+    out = {}
+    for name in logged:
+        values = logged[name].dropna()
+        if name in _not_scores or name.startswith(('rate','weights/','gradients/')) or not len(values): continue
+        out[name] = values.iloc[-1]
+        if '/' not in name: out[f'best {name}'] = values.min() if name.endswith('loss') else values.max()
+    return out
+
+def _row(project, r, logs, logged):
+    config = {k: v for k,v in (r.config or {}).items() if not k.startswith('_')}
+    note = _trackio()[1].get_project_metadata(project, f'note:{r.id}')
+    ended = [row['ended']['_value'][0]['how'] for row in logs if isinstance(row.get('ended'), dict)]
+    return dict(run=r.name, id=r.id, ended=ended[-1] if ended else '', **_scores(logged), seconds=logged['seconds'].max() if 'seconds' in logged else None,
+                **{**config, 'notes': config.get('notes', '') if note is None else note})
+
+def _read(project):
+    "The table of a project and the curves of each run, by id"
+    rows, lines = [], {}
+    for r in _records(project):
+        logs = _logs(project, r)
+        lines[r.id] = _curves(logs)
+        rows.append(_row(project, r, logs, lines[r.id]))
+    if not rows: raise ValueError(f"project {project!r} has no runs")
+    return pd.DataFrame(rows).set_index('run'), lines
 
 def runs(
     project:str, # As in `track`
 )->pd.DataFrame: # A row for each run
-    "All runs of a project: settings, scores, times, notes, code"
-    return pd.DataFrame([_row(project, r) for r in _records(project)]).set_index('run')
+    "All runs of a project: how they ended, settings, scores, times, notes, code"
+    return _read(project)[0]
 
 def write_note(project:str, run:str, text:str):
     "Write a note to a run, in place of the one it has"
     _trackio()[1].set_project_metadata(project, f'note:{_find(project, run).id}', text)
 
-# %% ../nbs/16_track.ipynb #a447d55c
+# %% ../nbs/16_track.ipynb #f4cfcbec
+def return_to(
+    project:str, # As in `track`
+    run:str, # Name of a run, or its id
+    folder, # Where the code is to lie; must not be there yet
+    path='.', # In the repository
+)->Path:
+    "The code of a run, as it was, in a folder of its own; see `go_back`"
+    kept = {k.removeprefix('git '): v for k,v in (_find(project, run).config or {}).items() if k.startswith('git ')}
+    return go_back(kept, folder, path)
+
+# %% ../nbs/16_track.ipynb #7607e76b
 def pictures(
     project:str, # As in `track`
     run:str, # Name of a run, or its id
 )->dict: # Name to uint8 (H,3W,3)
     "The last pictures of a run: photograph, prediction, truth"
-    trackio, store = _trackio()
     from PIL import Image
-    r, last = _find(project, run), {}
-    for row in store.get_logs(project, r.name, run_id=r.id):
+    last = {}
+    for row in _logs(project, _find(project, run)):
         last |= {k.removeprefix('pictures/'): v['file_path'] for k,v in row.items() if k.startswith('pictures/') and isinstance(v, dict) and 'file_path' in v}
-    return {k: np.array(Image.open(trackio.utils.MEDIA_DIR/f).convert('RGB')) for k,f in last.items()}
+    return {k: np.array(Image.open(need_trackio().utils.MEDIA_DIR/f).convert('RGB')) for k,f in last.items()}
 
-# %% ../nbs/16_track.ipynb #9f423dc2
+# %% ../nbs/16_track.ipynb #12512f57
 def select_runs(
     df:pd.DataFrame, # From `runs`
     by:str='mean_iou', # Column to sort by
     down:bool=True, # Highest first
-    words:str='', # Only runs in which each of these words occurs, in any column
+    words:str='', # Only runs in which each of these words occurs: in name, settings, notes or tags, not in the diff
 )->pd.DataFrame:
     "Runs sorted and filtered"
-    text = df.reset_index().astype(str).agg(' '.join, axis=1).str.lower().to_numpy()
+    searched = df.drop(columns=[c for c in df if c in ('id','git diff','git untracked') or df[c].dtype.kind == 'f'], errors='ignore').reset_index()
+    text = searched.astype(str).agg(' '.join, axis=1).str.lower().to_numpy() if words else ['']*len(df)
     keep = [all(w in t for w in words.lower().split()) for t in text]
     out = df[keep]
     return out.sort_values(by, ascending=not down, na_position='last') if by in out else out
@@ -336,7 +433,7 @@ def draw_curves(
     if ax.lines: ax.legend(fontsize=8)
     return fig
 
-# %% ../nbs/16_track.ipynb #eba86ad7
+# %% ../nbs/16_track.ipynb #d8f3c353
 class RunTable(Surface):
     "A table of runs to pick from: `value` is `[number of the run]` for a moment, then None"
     def show(self,
@@ -346,7 +443,7 @@ class RunTable(Surface):
         columns, # To show
     ):
         "Exchange the table"
-        fmt = lambda v: f'{v:.3f}' if isinstance(v, float) else html.escape(str(v))[:60]
+        fmt = lambda v: f'{v:.4g}' if isinstance(v, float) else html.escape(str(v)[:60])
         head = ''.join(f'<th scope="col" style="text-align:left;padding:2px 8px">{html.escape(c)}</th>' for c in ['run', *columns])
         button = lambda k, name: (f'<button data-pick="[{k}]" data-key="{k}" aria-pressed="{str(k in picked).lower()}" style="border:{"2px solid #d00" if k in picked else "1px solid #ccc"};'
                                   f'background:#fff;color:#222;font-size:100%">{html.escape(name)}</button>')
@@ -354,15 +451,15 @@ class RunTable(Surface):
                        for k,(name,row) in zip(numbers, df.iterrows()))
         self.html = f'<div style="overflow-x:auto;max-height:320px"><table style="border-collapse:collapse;font-size:85%"><tr>{head}</tr>{rows}</table></div>'
 
-# %% ../nbs/16_track.ipynb #4d5d5c41
+# %% ../nbs/16_track.ipynb #2e1e753c
 def compare(
     project:str, # As in `track`
-    columns=('mean_iou','best mean_iou','pixel_acc','seconds','encoder','crop','batch_size','notes'), # Of the table
+    columns=('mean_iou','best mean_iou','pixel_acc','seconds','encoder','peak_rate','crop','batch_size','ended','notes'), # Of the table
 )->Live:
     "Runs side by side: a table to sort, filter and pick from, curves, pictures, notes"
-    df = runs(project)
-    lines, pics = {i: curves(project, i) for i in df.id}, cache(lambda i: pictures(project, i))        # pictures only of runs that are picked
-    names, frames = sorted({c for l in lines.values() for c in l.columns}), sorted(pics(df.id.iloc[0]))
+    df, lines = _read(project)
+    pics = cache(lambda i: pictures(project, i))                                                       # only of runs that are picked
+    names, frames = sorted({c for l in lines.values() for c in l.columns}), sorted({f for i in df.id[-2:] for f in pics(i)})
     wide = dict(layout=W.Layout(width='300px'), style={'description_width': '70px'})
     columns = [c for c in columns if c in df]
     controls = dict(by=W.Dropdown(options=columns, description='sort by', **wide), down=W.Checkbox(value=True, description='highest first', indent=False),
@@ -371,12 +468,12 @@ def compare(
     view = _Comparison(project, df, lines, pics, columns, controls)
     return view.live
 
-# %% ../nbs/16_track.ipynb #3fd3dae3
+# %% ../nbs/16_track.ipynb #59288abd
 class _Comparison:
     "What `compare` holds: which runs are picked, and the note of the first"
     def __init__(self, project, df, lines, pics, columns, controls):
         self.project, self.df, self.lines, self.pics, self.columns, self.controls = project, df, lines, pics, columns, controls
-        self.picked, self.panels, self.note = list(range(min(2, len(df)))), Panels(), W.Textarea(description='note', layout=W.Layout(width='600px'))
+        self.picked, self.noted, self.panels, self.note = list(range(min(2, len(df)))), None, Panels(), W.Textarea(description='note', layout=W.Layout(width='600px'))
         self.save = W.Button(description='write the note', icon='save')
         self.save.on_click(self.write)
         self.live = Live(self.draw, controls, [['by','down','words'], [controls['table']], ['name','frame']], below=[self.panels, W.HBox([self.note, self.save])])
@@ -397,5 +494,7 @@ class _Comparison:
         self.controls['table'].show(chosen, chosen._k.tolist(), self.picked, self.columns)
         ids, names = [self.df.id.iloc[k] for k in self.picked], [self.df.index[k] for k in self.picked]
         self.panels.show([Panel(f'{n}: picture, prediction, truth', self.pics(i)[frame]) for i,n in list(zip(ids, names))[:2] if frame in self.pics(i)], frame)
-        if self.picked: self.note.value = str(self.df.notes.iloc[self.picked[0]])
+        first = self.picked[0] if self.picked else None
+        if first != self.noted:                             # else what is being typed would be lost
+            self.noted, self.note.value, self.note.disabled = first, '' if first is None else str(self.df.notes.iloc[first]), first is None
         return draw_curves({n: self.lines[i] for i,n in zip(ids, names)}, name), f"{len(chosen)} of {len(self.df)} runs; picked: {', '.join(names) or 'none'}"

@@ -10,7 +10,7 @@ import yaml
 
 optuna = pytest.importorskip("optuna")
 
-from segnb.sweep import open_sweep, read_sweep, sweep_runs, sweep_status, work  # noqa: E402
+from segnb.sweep import open_sweep, read_sweep, sweep_runs, sweep_status, run_sweep, trainer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,12 @@ def test_two_workers_on_postgres_one_killed_and_started_again(postgres, sweep_fi
     workers = [start(sweep_file, postgres, tmp_path) for _ in range(2)]
     victim = workers[0]
     study = lambda: open_sweep(read_sweep(sweep_file), postgres)
-    running = lambda: [t for t in study().trials if t.state.name == "RUNNING" and t.user_attrs.get("worker", "").endswith(f" {victim.pid}")]
-    wait_for(lambda: len([t for t in study().trials if t.state.name == "COMPLETE"]) >= 2)
+    running = lambda: [t for t in study().trials if t.state.name == "RUNNING" and t.user_attrs.get("worker", " ").split()[1:2] == [str(victim.pid)]]
+    wait_for(lambda: len([t for t in study().trials if t.state.name == "COMPLETE"]) >= 2 or victim.poll() is not None)
+    assert victim.poll() is None, victim.communicate()[0]
     wait_for(running)
     victim.kill(); victim.wait()
-    lost = {t.user_attrs["slot"] for t in study().trials if t.user_attrs.get("worker", "").endswith(f" {victim.pid}") and t.state.name == "RUNNING"}
+    lost = {t.user_attrs["slot"] for t in study().trials if t.user_attrs.get("worker", " ").split()[1:2] == [str(victim.pid)] and t.state.name == "RUNNING"}
     workers[0] = start(sweep_file, postgres, tmp_path)
     ends = [w.communicate(timeout=300)[0] for w in workers]
     assert [w.returncode for w in workers] == [0, 0], ends
@@ -76,19 +77,50 @@ def test_poor_runs_are_stopped_early_as_hyperband_does():
             report(epoch, config["a"] * epoch)
         return config["a"] * 4
 
-    study = work(spec(early_terminate=dict(type="hyperband", min_iter=1, eta=2)), objective, say=lambda s: None)
+    study = run_sweep(spec(early_terminate=dict(type="hyperband", min_iter=1, eta=2)), objective, say=lambda s: None)
     states = {t.params["a"]: t.state.name for t in study.trials}
     assert states[3] == "COMPLETE" and states[0] == "PRUNED"
     assert len(steps) < 16
 
 
+def test_a_training_is_stopped_early(small_set):
+    s = read_sweep(dict(name="s", method="grid", early_terminate=dict(type="hyperband", min_iter=1, eta=2), parameters=dict(
+        data={"value": str(small_set)}, epochs={"value": 2}, lr={"values": [1e-2, 1e-6]}, crop={"value": [64, 64]})))
+    study = run_sweep(s, trainer(s, track=False), say=lambda s: None)
+    assert sweep_runs(study).state.tolist() == ["complete", "pruned"], sweep_runs(study).error.tolist()
+    assert sweep_runs(study).tried.tolist() == [1, 1]
+
+
+def test_a_score_that_is_no_number_is_an_error_and_ends():
+    study = run_sweep(spec(), lambda config, report: float("nan") if config["a"] == 1 else 1., say=lambda s: None)
+    assert sweep_runs(study).state.tolist() == ["complete", "fail", "complete", "complete"]
+    assert "score is nan" in sweep_runs(study).error[1]
+
+
+def test_a_worker_that_is_asleep_is_not_dead_and_one_that_left_its_run_is():
+    from segnb import sweep as S
+    study = open_sweep(spec())
+    S.plan(study, spec())
+    trial = S.claim(study, spec())
+    with S._Beat(trial):
+        trial.set_user_attr("beat", 0)
+        assert S.bury(study, grace=-1e9) == 0           # this process is at work on it
+    assert S.bury(study) == 1                           # and has let go of it
+
+
+def test_what_is_going_on_cannot_be_changed(tmp_path):
+    run_sweep(spec(), lambda config, report: config["seed"], tmp_path / "s.journal", seeds=[1], say=lambda s: None)
+    with pytest.raises(ValueError, match="other seeds"): run_sweep(spec(), lambda config, report: 1., tmp_path / "s.journal")
+    with pytest.raises(ValueError, match="is a parameter as well"): run_sweep(spec(parameters={"seed": {"values": [1]}}), lambda config, report: 1., seeds=[1])
+
+
 def test_runs_end_when_the_target_is_reached():
-    study = work(spec(metric=dict(name="score", goal="maximize", target=3)), lambda config, report: config["a"], say=lambda s: None)
+    study = run_sweep(spec(metric=dict(name="score", goal="maximize", target=3)), lambda config, report: config["a"], say=lambda s: None)
     assert [t.params["a"] for t in study.trials if t.state.name == "COMPLETE"] == [3]
 
 
 def test_seeds_repeat_and_the_mean_counts():
-    study = work(spec(), lambda config, report: config["a"] + config["seed"], seeds=[0, 1, 5], say=lambda s: None)
+    study = run_sweep(spec(), lambda config, report: config["a"] + config["seed"], seeds=[0, 1, 5], say=lambda s: None)
     assert sweep_runs(study).value.tolist() == [5, 3, 4, 2]
     assert study.trials[0].user_attrs["scores"]["each score"] == [3, 4, 8]
 
@@ -100,7 +132,7 @@ def test_what_always_fails_is_tried_three_times_and_told(tmp_path):
         if config["a"] == 1: raise RuntimeError("no such luck")
         return 1.
 
-    study = work(spec(), objective, tmp_path / "s.journal", say=told.append)
+    study = run_sweep(spec(), objective, tmp_path / "s.journal", say=told.append)
     table = sweep_runs(study)
     assert table.state.tolist() == ["complete", "fail", "complete", "complete"]
     assert table.tried.tolist() == [1, 3, 1, 1] and "no such luck" in table.error[1]
@@ -114,7 +146,7 @@ def test_other_settings_under_the_same_name_are_refused(tmp_path):
 
 
 def test_an_interrupted_worker_hands_its_run_back(tmp_path):
-    code = ("import sys, time\nfrom segnb.sweep import work\n"
+    code = ("import sys, time\nfrom segnb.sweep import run_sweep\n"
             f"def objective(config, report): print('begins', flush=True); time.sleep(60)\nwork({spec()!r}, objective, {str(tmp_path / 's.journal')!r})")
     p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     p.stdout.readline()
@@ -122,4 +154,4 @@ def test_an_interrupted_worker_hands_its_run_back(tmp_path):
     assert p.wait(30) != 0
     study = open_sweep(spec(), tmp_path / "s.journal")
     assert "RUNNING" not in [t.state.name for t in study.trials]
-    assert len(work(spec(), lambda config, report: 1., tmp_path / "s.journal", say=lambda s: None).best_trials) == 4
+    assert len(run_sweep(spec(), lambda config, report: 1., tmp_path / "s.journal", say=lambda s: None).best_trials) == 4

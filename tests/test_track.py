@@ -39,7 +39,7 @@ def test_an_interrupted_run_is_closed_and_gives_back_what_is_printed(small_set, 
     calls = []
 
     class Recorder:
-        def __getattr__(self, name): return lambda *a, **k: calls.append(name)
+        def __getattr__(self, name): return lambda *a, **k: calls.append(name) or self
 
     monkeypatch.setitem(sys.modules, "recording_tracker", Recorder())
     learn, out = small_learner(small_set), sys.stdout
@@ -48,4 +48,48 @@ def test_an_interrupted_run_is_closed_and_gives_back_what_is_printed(small_set, 
     if not as_callback: learn.add_cb(tracker)
     with learn.no_bar(), learn.no_logging(), pytest.raises(KeyboardInterrupt): learn.fit_one_cycle(1, 1e-3, cbs=cbs)
     assert sys.stdout is out
-    assert calls[0] == "init" and calls[-1] == "finish"
+    assert calls[0] == "init" and calls[-1] == "finish" and tracker.opened is None
+
+
+def test_a_run_is_closed_after_a_tracker_that_failed_in_between(small_set, monkeypatch):
+    calls = []
+
+    class Full:
+        def __getattr__(self, name): return lambda *a, **k: calls.append(name) or self
+        def log(self, *a, **k):
+            if len(calls) > 3: raise OSError("no space left on device")
+            calls.append("log")
+            return self
+
+    monkeypatch.setitem(sys.modules, "full_tracker", Full())
+    learn, out = small_learner(small_set), sys.stdout
+    learn.track("test", tracker="full_tracker", every=1, repo=os.devnull)
+    with learn.no_bar(), learn.no_logging(), pytest.warns(UserWarning, match="no space left"): learn.fit_one_cycle(1, 1e-3)
+    assert calls[-1] == "finish" and sys.stdout is out
+
+
+def test_a_validation_inside_a_training_does_not_end_the_tracking(small_set, monkeypatch):
+    from fastai.callback.core import Callback
+
+    class Look(Callback):
+        order = 99
+        def after_epoch(self):
+            if self.learn.fitting and self.epoch == 0: self.learn.confusion()
+
+    calls = []
+
+    class Recorder:
+        def __getattr__(self, name): return lambda *a, **k: calls.append((name, a)) or self
+
+    monkeypatch.setitem(sys.modules, "recording_tracker", Recorder())
+    learn = small_learner(small_set)
+    learn.track("test", tracker="recording_tracker", repo=os.devnull)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(3, 1e-3, cbs=Look())
+    assert [a[0]["epoch"] for name, a in calls if name == "log" and "epoch" in a[0]] == [1, 2, 3]
+
+
+def test_a_name_that_is_taken_gets_a_number(monkeypatch):
+    import segnb.track as T
+    from types import SimpleNamespace as N
+    monkeypatch.setattr(T, "_records", lambda project: [N(name="a"), N(name="a 2")])
+    assert T._new_name("p", "a") == "a 3" and T._new_name("p", "b") == "b"
