@@ -244,3 +244,28 @@ def test_coverage(notebook):
     src = view.locator("img").get_attribute("src")
     view.locator("label:has-text('rarest first') input").click()
     changed(page, "img[alt]", src, "src")
+
+
+def test_compare_runs(notebook, tmp_path):
+    train = ("import os, random\n" f"os.environ['TRACKIO_DIR'] = {str(tmp_path)!r}\n" + DATA + "for run, lr in (('high', 1e-2), ('low', 1e-4)):\n"
+             "    torch.manual_seed(0); learn = seg_learner(dls)\n    learn.track('live', run=run, pictures=2, every=1)\n"
+             "    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, lr)\nview = compare('live'); view")
+    page = notebook("compare", train, "")
+    view = cell(page, 0)
+    view.locator("button[data-pick]").first.wait_for(timeout=120_000)
+    assert view.locator("button[data-pick]").all_inner_texts() == ["high", "low"]
+    assert view.locator("button[aria-pressed=true]").count() == 2 and "picked: high, low" in said(page)
+    picture = view.locator("img[alt]").first.get_attribute("src")
+    view.locator("button[data-pick]:has-text('low')").click()                  # let go of it: curve, pictures and note are of the other
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.endsWith('picked: high')", timeout=15_000)
+    assert view.locator("img[alt]").first.get_attribute("src") != picture
+    view.locator("label:has-text('highest first') input").click()
+    page.wait_for_function("() => document.querySelector('button[data-pick]').innerText == 'low'", timeout=15_000)
+    view.locator("input[type=text]").first.fill("nosuchword"); page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.startsWith('0 of 2')", timeout=15_000)
+    view.locator("input[type=text]").first.fill("high"); page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.startsWith('1 of 2')", timeout=15_000)
+    view.locator("textarea").fill("the better one"); page.keyboard.press("Tab")
+    view.locator("button:has-text('write the note')").click()
+    page.wait_for_function("() => document.querySelector('[data-pick]').closest('tr').innerText.includes('the better one')", timeout=15_000)
+    assert run(page, 1, "print(runs('live').notes.tolist())") == "['the better one', '']"

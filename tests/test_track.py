@@ -93,3 +93,24 @@ def test_a_name_that_is_taken_gets_a_number(monkeypatch):
     from types import SimpleNamespace as N
     monkeypatch.setattr(T, "_records", lambda project: [N(name="a"), N(name="a 2")])
     assert T._new_name("p", "a") == "a 3" and T._new_name("p", "b") == "b"
+
+
+def test_the_command_tracks_and_goes_back(small_set, tmp_path):
+    import subprocess
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    git = lambda *a: subprocess.run(["git", "-c", "user.name=me", "-c", "user.email=me@example.org", *a], cwd=repo, check=True, capture_output=True)
+    git("init", "-q")
+    (repo / "recipe.txt").write_text("one\n")
+    git("add", "."); git("commit", "-qm", "first")
+    (repo / "recipe.txt").write_text("two\n")                             # an edit that is never committed
+    env = dict(os.environ, TRACKIO_DIR=str(tmp_path / "trackio"))
+    segnb = lambda *a: subprocess.run([sys.executable, "-m", "segnb.cli", *map(str, a)], cwd=repo, env=env, capture_output=True, text=True)
+    trained = segnb("train", small_set, "--epochs", 1, "--crop", 64, 64, "--bs", 4, "--out", tmp_path / "m.safetensors", "--track", "proj")
+    assert trained.returncode == 0, trained.stderr
+    git("checkout", "-q", ".")
+    gone = segnb("back", "proj", "m", tmp_path / "back")
+    assert gone.returncode == 0, gone.stderr
+    assert (tmp_path / "back" / "recipe.txt").read_text() == "two\n" and (repo / "recipe.txt").read_text() == "one\n"
+    wrong = segnb("back", "proj", "nosuch", tmp_path / "other")
+    assert wrong.returncode == 2 and "there are m" in wrong.stderr
