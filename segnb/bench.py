@@ -59,7 +59,7 @@ def fastai_loaders(ds, crop, bs):
     return SegmentationDataLoaders.from_label_func('.', list(ds.images), mask_of.get, codes=ds.codes.codes, bs=bs, valid_pct=.01,
                                                    batch_tfms=aug_transforms(size=crop), device=torch.device('cpu'))
 
-# %% ../nbs/90_bench.ipynb #7cbe9ff7
+# %% ../nbs/90_bench.ipynb #adeb6678
 def torchvision_pipeline(crop):
     "Picture and mask, as Pillow images, to tensors: torchvision's transforms v2"
     from torchvision import tv_tensors
@@ -70,12 +70,13 @@ def torchvision_pipeline(crop):
 def albumentations_pipeline(crop):
     "The same by Albumentations"
     import albumentations as A
-    tfm = A.Compose([A.Rotate((-10, 10)), A.RandomResizedCrop(crop, scale=(.5, 1), ratio=(.9, 1.1)), A.HorizontalFlip(), A.RandomBrightnessContrast()])
+    tfm = A.Compose([A.Rotate((-10, 10), p=1), A.RandomResizedCrop(crop, scale=(.5, 1), ratio=(.9, 1.1)), A.HorizontalFlip(), A.RandomBrightnessContrast(p=1)])
     def pipeline(image, mask):
         out = tfm(image=np.asarray(image), mask=np.asarray(mask))
         return torch.from_numpy(out['image']).permute(2,0,1), torch.from_numpy(out['mask'])
     return pipeline
 
+# %% ../nbs/90_bench.ipynb #43bffbbe
 class _Pairs(torch.utils.data.Dataset):
     "Pairs read and augmented one at a time"
     def __init__(self, ds, pipeline): self.ds, self.pipeline = ds, pipeline
@@ -88,7 +89,7 @@ def torch_loader(ds, pipeline, bs):
     "torch's `DataLoader` on the pairs of a `SegDataset`, with as many workers as cores"
     return torch.utils.data.DataLoader(_Pairs(ds, pipeline), bs, shuffle=True, drop_last=True, num_workers=os.cpu_count(), persistent_workers=True, multiprocessing_context='fork')
 
-# %% ../nbs/90_bench.ipynb #311147cf
+# %% ../nbs/90_bench.ipynb #b89188bc
 def _peers(ds, crop, bs):
     "What one would otherwise use, as far as it is installed"
     out = {'fastai': fastai_loaders(ds, crop, bs).train, 'torch, torchvision v2': torch_loader(ds, torchvision_pipeline(crop), bs)}
@@ -104,6 +105,7 @@ def bench_data(
 )->pd.DataFrame: # See `compare`; rates are training pictures a second
     "Training pictures a second: ours against fastai's `SegmentationDataLoaders` and torch's `DataLoader` with two libraries of transforms, on the processor"
     ds,_ = find_pairs(path)
+    if len(ds) < bs: raise ValueError(f"{path}: {len(ds)} pairs do not make a batch of {bs}")
     crop = tuple(crop or ds[0][1].shape)
     ours = SegDataLoaders.from_dataset(ds, RandomSplitter(.01, seed=1), crop=crop, bs=bs, device='cpu', rotate=10)
     loaders = {'segnb': ours.train, **_peers(ds, crop, bs)}

@@ -11,7 +11,7 @@ import argparse, os, shutil, sys, tarfile, time
 from contextlib import contextmanager
 from pathlib import Path
 
-# %% ../nbs/91_cli.ipynb #91ba076e
+# %% ../nbs/91_cli.ipynb #b87a5245
 _sets = {'camvid': 'CAMVID', 'camvid_tiny': 'CAMVID_TINY'}
 
 @contextmanager
@@ -22,6 +22,7 @@ def _stays_inside():
     try: yield
     finally: tarfile.TarFile.extraction_filter = was
 
+# %% ../nbs/91_cli.ipynb #27a030de
 def data_path(
     data:str, # A folder, 'streets', 'camvid' or 'camvid_tiny'
 )->Path:
@@ -162,7 +163,7 @@ def absent(dls)->dict: # Names of classes that no picture holds, by set; empty w
     missing = {k: cover.index[cover[f'{k} pictures'] == 0].tolist() for k in ('training','validation')}
     return {k: v for k,v in missing.items() if v}
 
-# %% ../nbs/91_cli.ipynb #113044a1
+# %% ../nbs/91_cli.ipynb #355ba95f
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder
@@ -181,9 +182,9 @@ def train(
     "Train on a data set, print scores by class, save the model"
     path = data_path(data)
     out = _free_place(out or f'{path.resolve().name}.safetensors', overwrite)
-    checkpoints = _free_checkpoints(out, overwrite, resume)
     cbs = _tracking(track, out, data, seed)
     _doctor(path)
+    checkpoints = _free_checkpoints(out, overwrite, resume)
     set_seed(seed)
     start = time.time()
     dls = train_loaders(path, crop, bs, size)
@@ -202,6 +203,7 @@ def train(
     print_scores(table, seconds)
     return learn
 
+# %% ../nbs/91_cli.ipynb #0f481b70
 def train_loaders(
     path, # A folder with pairs
     crop=None, bs:int=8, # See `SegDataLoaders.from_path`
@@ -222,6 +224,7 @@ def _doctor(path):
         if f.level == 'stop': raise ValueError(f"{path}: {f!r}. {f.effect}; {f.remedy}. `segnb check` looks at everything else.")
         print(f'{f!r}: {f.effect}; {f.remedy}', flush=True)
 
+# %% ../nbs/91_cli.ipynb #0d20386d
 def _tracking(project, out, data, seed):
     if project is None: return []
     from segnb.track import Tracker, need_trackio
@@ -289,11 +292,12 @@ def sweep(
         if track: _tracking(spec['name'], Path(file[-1]), None, None)
         print(sweep_status(run_sweep(spec, trainer(spec, track, threads), store, seeds, say=lambda s: print(s, flush=True))))
 
-# %% ../nbs/91_cli.ipynb #82ec8b19
+# %% ../nbs/91_cli.ipynb #c60a37f4
 _pair = dict(type=int, nargs=2, metavar=('H','W'))
 _encoder = ('--encoder', dict(default='tf_efficientnet_lite0', help='any convolutional timm encoder'))
 _seed = ('--seed', dict(type=int, default=1, help='for order, crops and weights'))
 
+# %% ../nbs/91_cli.ipynb #b83b3db5
 _options = dict(
     demo=('train on drawn street scenes and leave pictures in a folder (a few minutes)',
         ('--out', dict(default='demo', help='folder for pictures and model')), ('--epochs', dict(type=int, default=14)), _encoder, _seed),
@@ -340,7 +344,7 @@ def _parser():
         for flag,kw in options: c.add_argument(flag, **kw)
     return p
 
-# %% ../nbs/91_cli.ipynb #3dc5d705
+# %% ../nbs/91_cli.ipynb #51385cc1
 def _bench_data(data, crop, rounds, out, **_):
     from segnb.bench import bench_data, report
     df = bench_data(data_path(data or 'streets'), crop, rounds=rounds)
@@ -361,6 +365,7 @@ def _bench_rare(data, out, **_):
     from segnb.bench_rare import bench_rare
     print(bench_rare(data_path(data or 'streets'), out or 'rare.csv').pivot(index='class', columns='recipe', values='IoU').round(3).to_string())
 
+# %% ../nbs/91_cli.ipynb #1837674d
 def _bench_encoders(data, out, **_):
     from segnb.bench_encoders import bench_encoders
     df = bench_encoders(out or 'encoders.csv', data or '.')
@@ -386,6 +391,7 @@ def _bench_speed(part):
         print(', '.join(f'{k} {v}' for k,v in machine().items()))
     return run
 
+# %% ../nbs/91_cli.ipynb #96a2be41
 def _bench(part, **kwargs): dict(**{p: _bench_speed(p) for p in ('step','predict','import','camvid','track')}, data=_bench_data, lr=_bench_lr, ensemble=_bench_ensemble, rare=_bench_rare,
     encoders=_bench_encoders, costs=_bench_costs)[part](**kwargs)
 

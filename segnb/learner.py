@@ -6,9 +6,9 @@
 __all__ = ['seg_splitter', 'fast_bf16', 'autocast', 'HalfPrecision', 'FiniteLoss', 'SegLearner', 'seg_learner', 'SegModel',
            'at_size', 'whole_file', 'write_whole', 'load_model', 'save_mask']
 
-# %% ../nbs/07_learner.ipynb #fa96dda5
+# %% ../nbs/07_learner.ipynb #e8b245e4
 import json, os, tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
@@ -291,7 +291,7 @@ def header(m:SegModel):
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
                            size=m.size, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
-# %% ../nbs/07_learner.ipynb #3bd552d5
+# %% ../nbs/07_learner.ipynb #3dd81f36
 @contextmanager
 def whole_file(
     fn, # Path
@@ -302,7 +302,7 @@ def whole_file(
     try:
         yield tmp
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-        os.chmod(tmp, _mode(fn))                            # some writers make files that nobody else may read
+        with suppress(OSError): os.chmod(tmp, _mode(fn))    # some writers make files that nobody else may read, and some disks have no modes
         os.replace(tmp, fn)
     finally: tmp.unlink(missing_ok=True)
 

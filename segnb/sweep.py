@@ -6,11 +6,11 @@
 __all__ = ['sweep_views', 'read_sweep', 'distribution', 'config_of', 'points', 'open_sweep', 'plan', 'bury', 'claim', 'run_sweep',
            'sweep_runs', 'sweep_status', 'trainer', 'plot_sweep', 'explore_sweep']
 
-# %% ../nbs/17_sweep.ipynb #1373d3be
-import contextlib, gc, itertools, json, math, os, re, socket, threading, time, warnings
+# %% ../nbs/17_sweep.ipynb #2dc5f8dd
+import contextlib, gc, itertools, json, math, os, re, socket, threading, time, uuid, warnings
 from pathlib import Path
 
-import pandas as pd, yaml
+import pandas as pd, torch, yaml
 import ipywidgets as W
 from fastai.callback.core import Callback
 from .one_cycle import computed
@@ -41,7 +41,7 @@ def _numbers(v):
     if isinstance(v, (list, dict)): return [_numbers(o) for o in v] if isinstance(v, list) else {k: _numbers(o) for k,o in v.items()}
     return float(v) if isinstance(v, str) and re.fullmatch(r'[-+]?\d+(\.\d*)?[eE][-+]?\d+', v) else v
 
-# %% ../nbs/17_sweep.ipynb #20cb8780
+# %% ../nbs/17_sweep.ipynb #e5a510db
 def _flat(parameters, before=''):
     "Parameters inside parameters get names with dots, as in wandb"
     out = {}
@@ -49,6 +49,7 @@ def _flat(parameters, before=''):
         out |= _flat(p['parameters'], f'{before}{n}.') if isinstance(p, dict) and 'parameters' in p else {f'{before}{n}': p}
     return out
 
+# %% ../nbs/17_sweep.ipynb #13b3b5cb
 def read_sweep(
     src, # A YAML file as wandb's sweeps have it, or a dict of the same form
 )->dict: # The same with `name`, `metric` and flat `parameters` filled in
@@ -95,7 +96,7 @@ def config_of(
     words = {n: {_plain(v): v for v in p.get('values', ())} for n,p in spec['parameters'].items()}
     return {n: p['value'] if _kind(n, p) == 'constant' else words[n].get(params[n], params[n]) for n,p in spec['parameters'].items()}
 
-# %% ../nbs/17_sweep.ipynb #6d3eaa60
+# %% ../nbs/17_sweep.ipynb #a8eee565
 def _check_values(spec):
     "What can be known of the values before anything runs"
     for n,p in spec['parameters'].items(): _steps(n, p) if spec['method'] == 'grid' else distribution(n, p)
@@ -113,6 +114,7 @@ def _quiet():
             yield
     finally: optuna.logging.set_verbosity(was)
 
+# %% ../nbs/17_sweep.ipynb #b7575b97
 def _steps(name, p):
     "All values of a parameter that has finitely many"
     kind = _kind(name, p)
@@ -148,7 +150,7 @@ def points(
     with _quiet(): study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     return [study.ask({n: distribution(n, p) for n,p in varying.items()}).params for _ in range(cap)]
 
-# %% ../nbs/17_sweep.ipynb #0999580a
+# %% ../nbs/17_sweep.ipynb #1ba0218a
 def _storage(store):
     import optuna
     from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
@@ -157,7 +159,12 @@ def _storage(store):
     if '://' not in str(store): return JournalStorage(JournalFileBackend(str(store)))
     url = str(store)
     if url.startswith(('postgresql://','postgres://')): url = 'postgresql+psycopg://'+url.split('://', 1)[1]
-    try: return RDBStorage(url)
+    try:
+        try: return RDBStorage(url)
+        except Exception as e:
+            if isinstance(e, ImportError): raise
+            time.sleep(3)                                   # two workers may have begun to make its tables at once
+            return RDBStorage(url)
     except ImportError as e:
         if 'Failed to import DB access module' not in str(e) and 'psycopg' not in str(e): raise
         raise ImportError(f"{url.split(':')[0]}: no driver for this database (PostgreSQL: pip install 'psycopg[binary]'; MySQL: pip install pymysql)") from e
@@ -189,13 +196,17 @@ def open_sweep(
         raise ValueError(f"{store} holds a sweep named {spec['name']} with other {', '.join(differ)}. Give this one another name, or go on with the old file.")
     return study
 
-# %% ../nbs/17_sweep.ipynb #2d45bb7d
+# %% ../nbs/17_sweep.ipynb #eb17f84e
 def _alive(trials):
     "The trial that counts of each slot: the earliest that has not failed"
     out = {}
     for t in sorted(trials, key=lambda t: t.number):
         if 'slot' in t.user_attrs and t.state.name != 'FAIL': out.setdefault(t.user_attrs['slot'], t)
     return out
+
+def _was_killed(t):
+    "Seldom the fault of the settings, but memory may not suffice for them"
+    return t.state.name == 'FAIL' and 'worker' in t.user_attrs and not {'error','interrupted'} & set(t.user_attrs)
 
 def plan(
     study, # From `open_sweep`
@@ -209,12 +220,11 @@ def plan(
         if t.state.name == 'FAIL': failed.setdefault(t.user_attrs.get('slot'), []).append(t)
     for slot,params in enumerate(points(spec)):
         errors = sum('error' in t.user_attrs for t in failed.get(slot, ()))
-        killed = sum('worker' in t.user_attrs and 'error' not in t.user_attrs for t in failed.get(slot, ()))      # seldom the fault of the settings, but memory may not suffice for them
-        if slot not in alive and errors <= retries and killed < 5:
+        if slot not in alive and errors <= retries and sum(map(_was_killed, failed.get(slot, ()))) < 5:
             again = failed[slot][-1].params if slot in failed else {}                   # a kill may have come before all of them were stored
             study.enqueue_trial({**again, **params}, user_attrs={'slot': slot})
 
-# %% ../nbs/17_sweep.ipynb #807ec261
+# %% ../nbs/17_sweep.ipynb #ac7d660c
 class _Beat:
     "Writes a sign of life into a trial while its context is open"
     def __init__(self, trial, seconds=10): self.trial, self.seconds, self.over = trial, seconds, threading.Event()
@@ -231,23 +241,36 @@ class _Beat:
         self.over.set(); self.thread.join()
         _in_hand.discard(self.trial._trial_id)
 
-_in_hand = set()                                            # ids of trials that this process is at work on
+_in_hand, _beats = set(), {}                                # trials that this process is at work on; last sign of life of others, and since when
 
-def _worker(pid=None):
-    "A process by machine, container, number, and the second it was started, as numbers are used again"
-    import psutil
-    ns = os.stat('/proc/self/ns/pid').st_ino if os.path.exists('/proc/self/ns/pid') else 0
-    return f'{socket.gethostname()}/{ns} {pid or os.getpid()} {psutil.Process(pid).create_time():.0f}'
+def _machine():
+    "This machine since it was started, and this container of it: where a process's number says which process"
+    try: return Path('/proc/sys/kernel/random/boot_id').read_text().strip()[:8] + f"-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError: return f'{uuid.getnode():x}'            # not Linux
 
+def _started(pid):
+    "When a process was started, as numbers of processes are used again; None where there is no such process"
+    try: state, *rest = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        if os.path.exists('/proc/self/stat'): return None
+        import psutil
+        return psutil.Process(pid).create_time() if psutil.pid_exists(pid) else None
+    return None if state == 'Z' else float(rest[18])
+
+def _worker(): return f'{socket.gethostname()} {_machine()} {os.getpid()} {_started(os.getpid()):.0f}'
+
+# %% ../nbs/17_sweep.ipynb #1c474334
 def _dead(t, grace):
     "Whether the worker of a running trial is gone"
-    import psutil
-    worker = t.user_attrs.get('worker', '')
+    worker, beat = t.user_attrs.get('worker', ''), t.user_attrs.get('beat')
     if worker == _worker(): return t._trial_id not in _in_hand
-    if worker.split(' ')[0] == _worker().split(' ')[0]:                             # on this machine: it may sleep, with the machine, and is not dead
-        try: return worker != _worker(int(worker.split(' ')[1])) or psutil.Process(int(worker.split(' ')[1])).status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess: return True
-    return time.time() - max(t.user_attrs.get('beat', 0), t.datetime_start.timestamp()) > grace
+    _, machine, pid, since = worker.split(' ') if worker else ['']*4
+    if machine == _machine():                               # it may sleep, with the machine, and is not dead
+        started = _started(int(pid))
+        return started is None or abs(started-float(since)) > 3
+    last, first_seen = _beats.get((worker, t._trial_id), (None, None))
+    if first_seen is None or last != beat: _beats[worker, t._trial_id] = last, first_seen = beat, time.monotonic()
+    return time.monotonic()-first_seen > grace              # by this machine's clock alone, and only what was seen while the store could be reached
 
 def _fail():
     from optuna.trial import TrialState
@@ -276,14 +299,14 @@ def claim(
         if counts is not None and counts.number == trial.number and trial.user_attrs['slot'] < len(points(spec)): return trial
         study.tell(trial, state=_fail())
 
-# %% ../nbs/17_sweep.ipynb #dbd252a4
-def _attempt(study, trial, spec, objective, seeds):
-    "Do one run and write down what came of it"
+# %% ../nbs/17_sweep.ipynb #edc0cc44
+def _attempt(trial, spec, objective, seeds):
+    "Do one run; gives the score that counts, and all scores"
     import optuna
     config, name = config_of(spec, trial.params), spec['metric']['name']
     def report(step, value):
-        trial.report(value, step)
-        if trial.should_prune(): raise optuna.TrialPruned(f'after {step}')       # fastai cannot pass an exception on that has no text
+        _insist(trial.report, value, step)
+        if _insist(trial.should_prune): raise optuna.TrialPruned(f'after {step}')       # fastai cannot pass an exception on that has no text
     results = []
     for i,seed in enumerate(seeds or [None]):               # only the first may be stopped early: the others would report the same epochs
         got = objective(config if seed is None else config | {'seed': seed}, report if i == 0 else lambda *_: None)
@@ -291,10 +314,9 @@ def _attempt(study, trial, spec, objective, seeds):
         if name not in results[-1]: raise ValueError(f"the metric {name} is not among the scores: {', '.join(results[-1])}")
     mean = pd.DataFrame(results).mean(numeric_only=True, skipna=False)
     if not math.isfinite(mean[name]): raise ValueError(f'{name} is {mean[name]}')
-    _insist(trial.set_user_attr, 'scores', {k: float(v) for k,v in mean.items()} | ({f'each {name}': [float(r[name]) for r in results]} if seeds else {}))
-    return float(mean[name])
+    return float(mean[name]), {k: float(v) for k,v in mean.items()} | ({f'each {name}': [float(r[name]) for r in results]} if seeds else {})
 
-# %% ../nbs/17_sweep.ipynb #a4787c14
+# %% ../nbs/17_sweep.ipynb #106c9e35
 def _insist(f, *args, pauses=(1, 5, 20, 60, 120), **kwargs):
     "Call `f`, again and again where the database is away for a moment: hours of work are to be written down"
     from optuna.exceptions import StorageInternalError
@@ -303,35 +325,46 @@ def _insist(f, *args, pauses=(1, 5, 20, 60, 120), **kwargs):
         except StorageInternalError: time.sleep(pause)
     return f(*args, **kwargs)
 
-def _tell(study, trial, *args, **kwargs):
+def _tell(study, trial, *args, **attrs):
+    "Write down how a trial ended, unless it had been taken for dead and done by another"
     from optuna.exceptions import UpdateFinishedTrialError
-    with contextlib.suppress(UpdateFinishedTrialError, ValueError): _insist(study.tell, trial, *args, **kwargs)      # it had been taken for dead, and done by another
+    with contextlib.suppress(UpdateFinishedTrialError, ValueError):
+        for k,v in attrs.items(): _insist(trial.set_user_attr, k, v)
+        _insist(study.tell, trial, *args)
 
+# %% ../nbs/17_sweep.ipynb #467ff6cc
 def _finish(study, trial, spec, objective, seeds):
     "One run, whatever happens in it; returns a line about it"
     import optuna
     slot = trial.user_attrs['slot']
-    try:
-        with _Beat(trial): value = _attempt(study, trial, spec, objective, seeds)
-    except optuna.TrialPruned as e:
-        _tell(study, trial, state=optuna.trial.TrialState.PRUNED)
-        return f'run {slot}: stopped early, {str(e).splitlines()[-1].strip()}'
-    except KeyboardInterrupt:
-        _tell(study, trial, state=_fail())
-        raise
-    except Exception as e:
-        _insist(trial.set_user_attr, 'error', f'{type(e).__name__}: {e}'[:1000])
-        _tell(study, trial, state=_fail())
-        return f'run {slot} failed: {type(e).__name__}: {e}'
-    _tell(study, trial, value)
+    with _Beat(trial):                                      # also while it is written down, which may take a while
+        try: value, scores = _attempt(trial, spec, objective, seeds)
+        except optuna.TrialPruned as e:
+            _tell(study, trial, None, optuna.trial.TrialState.PRUNED)
+            return f'run {slot}: stopped early, {str(e).splitlines()[-1].strip()}'
+        except KeyboardInterrupt:
+            _tell(study, trial, None, _fail(), interrupted=True)
+            raise
+        except Exception as e:
+            _tell(study, trial, None, _fail(), error=f'{type(e).__name__}: {e}'[:1000])
+            return f'run {slot} failed: {type(e).__name__}: {e}'
+        _tell(study, trial, value, scores=scores)
     return f"run {slot}: {spec['metric']['name']} {value:.4g}"
 
-# %% ../nbs/17_sweep.ipynb #c72dff01
+# %% ../nbs/17_sweep.ipynb #5311b733
 def _reached(study, spec):
     "Whether a run has come to the `target` of the metric, after which wandb starts no more"
     target = spec['metric'].get('target')
     if target is None or not any(t.state.name == 'COMPLETE' for t in study.get_trials(deepcopy=False)): return False
     return study.best_value >= target if spec['metric']['goal'] == 'maximize' else study.best_value <= target
+
+# %% ../nbs/17_sweep.ipynb #b3f3321e
+def _next(study, spec, retries, grace):
+    bury(study, grace)
+    plan(study, spec, retries)
+    return claim(study, spec)
+
+def _running(study): return any(t.state.name == 'RUNNING' for t in study.get_trials(deepcopy=False))
 
 def run_sweep(
     spec:dict, # From `read_sweep`
@@ -345,19 +378,18 @@ def run_sweep(
 ):  # `optuna.Study`
     "Work on a sweep until all of it is done, beside any number of others"
     study, waited = open_sweep(spec, store, seeds=seeds, seed=seed), False
-    while not _reached(study, spec):
-        bury(study, grace)
-        plan(study, spec, retries)
-        trial = claim(study, spec)
+    while not _insist(_reached, study, spec):
+        gc.collect(); torch.cuda.empty_cache()              # learners are cycles, and the next training needs their memory
+        trial = _insist(_next, study, spec, retries, grace)
         if trial is not None: say(_finish(study, trial, spec, objective, seeds))
-        elif not any(t.state.name == 'RUNNING' for t in study.get_trials(deepcopy=False)): break
+        elif not _insist(_running, study): break
         else:
             if not waited: say('others are still at work; waiting for them')
             waited = True
             time.sleep(2)
     return study
 
-# %% ../nbs/17_sweep.ipynb #a64c2f37
+# %% ../nbs/17_sweep.ipynb #0f0af872
 def sweep_runs(
     study, # From `open_sweep` or `run_sweep`
 )->pd.DataFrame: # A row for each slot: state, settings, scores, seconds, worker, how often it was tried
@@ -368,8 +400,9 @@ def sweep_runs(
         t = counts.get(slot, last[slot])
         tried = sum(o.user_attrs.get('slot') == slot and 'worker' in o.user_attrs for o in trials)
         seconds = (t.datetime_complete-t.datetime_start).total_seconds() if t.datetime_complete and t.datetime_start else None
-        rows.append(dict(slot=slot, state=t.state.name.lower(), value=t.value, **t.params, **{k: v for k,v in t.user_attrs.get('scores', {}).items() if k not in t.params},
-                         seconds=seconds, worker=t.user_attrs.get('worker', ''), tried=tried, error=t.user_attrs.get('error', '')))
+        error = t.user_attrs.get('error', 'its worker was killed, again and again' if sum(map(_was_killed, (o for o in trials if o.user_attrs.get('slot') == slot))) >= 5 else '')
+        known = dict(slot=slot, state=t.state.name.lower(), value=t.value)
+        rows.append({**known, **t.params, **t.user_attrs.get('scores', {}), 'seconds': seconds, 'worker': t.user_attrs.get('worker', ''), 'tried': tried, 'error': error, **known})
     return pd.DataFrame(rows).set_index('slot') if rows else pd.DataFrame(columns=['state','value'])
 
 # %% ../nbs/17_sweep.ipynb #7870d02b
@@ -385,7 +418,7 @@ def sweep_status(
     params = ', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k,v in _alive(study.trials)[slot].params.items())
     return f"{len(df)} runs: {states}; best: run {slot} with {study.user_attrs['sweep']['metric']['name']} {best[slot]:.4g} ({params})"
 
-# %% ../nbs/17_sweep.ipynb #7834549c
+# %% ../nbs/17_sweep.ipynb #73705b19
 _trainings = ('data','encoder','pretrained','lr','epochs','bs','crop','size','precision','pct_start','seed')
 
 class _Report(Callback):
@@ -400,6 +433,7 @@ def _number(config):
     "Settings with pairs as tuples"
     return {k: tuple(v) if isinstance(v, list) else v for k,v in config.items()}
 
+# %% ../nbs/17_sweep.ipynb #28a795aa
 def trainer(
     spec:dict, # From `read_sweep`
     track=True, # Each run is tracked, in a project named like the sweep (or as its `project` says)
@@ -413,9 +447,8 @@ def trainer(
     def train(config, report): return _train(_number(config), report if stops else None, spec, track, threads)
     return train
 
-# %% ../nbs/17_sweep.ipynb #21be1b9f
+# %% ../nbs/17_sweep.ipynb #0c71c5bb
 def _train(config, report, spec, track, threads):
-    import torch
     from segnb.cli import data_path, set_seed, train_loaders, train_recipe
     from segnb.unet import EncoderUNet
     if threads: torch.set_num_threads(threads)
@@ -427,14 +460,10 @@ def _train(config, report, spec, track, threads):
     arch = encoder if pretrained else EncoderUNet(len(dls.classes), encoder, pretrained=False)
     cbs = ([_tracked(spec, config)] if track else []) + ([_Report(metric, report)] if report else [])
     rest = {k: config[k] for k in ('epochs','lr','precision','pct_start') if k in config}
-    try:
-        rec = train_recipe(dls, encoder=arch, validate_every=1 if report else None, bars=False, cbs=cbs, **rest).recorder
-        return dict(computed(rec.metric_names[1:], rec.log[1:])) | {'training seconds': time.time()-start}
-    finally:
-        del dls, arch, cbs
-        gc.collect()                                        # learners are cycles, and the next training needs their memory
-        torch.cuda.empty_cache()
+    rec = train_recipe(dls, encoder=arch, validate_every=1 if report else None, bars=False, cbs=cbs, **rest).recorder
+    return dict(computed(rec.metric_names[1:], rec.log[1:])) | {'training seconds': time.time()-start}
 
+# %% ../nbs/17_sweep.ipynb #a6502439
 def _short(v): return 'x'.join(map(str, v)) if isinstance(v, tuple) else f'{v:.3g}' if isinstance(v, float) else str(v)
 
 def _tracked(spec, config):

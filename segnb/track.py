@@ -6,10 +6,10 @@
 __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_pictures', 'histograms', 'Tracker', 'need_trackio', 'curves',
            'usage', 'runs', 'write_note', 'return_to', 'pictures', 'select_runs', 'draw_curves', 'RunTable', 'compare']
 
-# %% ../nbs/16_track.ipynb #5ffbbcdd
+# %% ../nbs/16_track.ipynb #43c04341
 import html, importlib, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
 from collections import deque
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from itertools import chain, count
 from pathlib import Path
@@ -149,21 +149,21 @@ class _Tee:
         return text.splitlines()
     def __getattr__(self, name): return getattr(self.stream, name)
 
-# %% ../nbs/16_track.ipynb #85cc1dea
+# %% ../nbs/16_track.ipynb #a5760aa0
 class Tracker(Callback):
     "Writes a training down with a tracker that has wandb's functions; see `SegLearner.track`"
     order = 97                                              # after Recorder, the plain lines, and a checkpoint that is gone on with
     def __init__(self, project, run=None, notes='', config=None, tags=(), tracker='trackio', pictures=4, every=10, hist_every=0, files=(), repo='.', **init):
         self.project, self.run_name, self.notes, self.more, self.tags = project, run, notes, config or {}, list(tags)
         self.tracker, self.n_pictures, self.every, self.hist_every, self.files, self.repo, self.init = tracker, pictures, every, hist_every, files, repo, init
-        self.on, self.opened, self.told = False, None, set()
+        self.on, self.failed, self.opened, self.told = False, False, None, set()
 
     def safely(self, f, *args, **kwargs):
         "Call the tracker, unless it has failed before"
         if not self.on: return
         try: return f(*args, **kwargs)
         except Exception as e:
-            self.on = False
+            self.on, self.failed = False, True
             warnings.warn(f"{self.tracker} failed ({type(e).__name__}: {e}). The training goes on, without being tracked.")
 
     def part(self, what, f):
@@ -174,7 +174,7 @@ class Tracker(Callback):
             self.told.add(what)
             return {}
 
-# %% ../nbs/16_track.ipynb #8a4ad1e2
+# %% ../nbs/16_track.ipynb #46db4478
 @patch
 def before_fit(self:Tracker):
     self.run = self.learn.fitting                           # fastai leaves the callback out where this is False, until the next after_fit
@@ -196,6 +196,7 @@ def _begin(self:Tracker):
     self.opened = self.t.init(project=self.project, name=name, config=config, **init)
     self.log(self.part('layers', lambda: {'layers': self.t.Table(dataframe=layers(self.learn.model, self._black()))}))
 
+# %% ../nbs/16_track.ipynb #b1689a2a
 @patch
 def log(self:Tracker, row):
     if row: self.opened.log(row, step=self.step)
@@ -222,7 +223,7 @@ def _records(project):
     try: return list(trackio.Api().runs(project))
     except ValueError: raise ValueError(f"no project {project!r} in {trackio.utils.TRACKIO_DIR}") from None
 
-# %% ../nbs/16_track.ipynb #a446f72f
+# %% ../nbs/16_track.ipynb #ebe37125
 def _new_name(project, name):
     "`name`, with a number behind it where the project has it already"
     try: taken = {r.name for r in _records(project)}
@@ -237,7 +238,7 @@ def before_step(self:Tracker):
 @patch
 def after_batch(self:Tracker):
     self.step = self.learn.train_iter
-    if self.training and self.step % self.every == 0: self.safely(self._point)
+    if self.training and self.every and self.step % self.every == 0: self.safely(self._point)
 
 @patch
 def _point(self:Tracker):
@@ -263,7 +264,7 @@ def _epoch(self:Tracker):
     if lines: row['printed'] = self.t.Table(dataframe=pd.DataFrame({'line': lines}))
     self.log(row)
 
-# %% ../nbs/16_track.ipynb #68ce0a65
+# %% ../nbs/16_track.ipynb #d816b8be
 @patch
 def close(self:Tracker,
     error=None, # The exception that ended the training, if one did
@@ -272,12 +273,16 @@ def close(self:Tracker,
     try:
         if self.opened is not None:
             self.safely(lambda: self.log({'ended': self.t.Table(dataframe=pd.DataFrame({'how': [type(error).__name__ if error else 'complete']}))}))
-            with tempfile.TemporaryDirectory() as tmp:
-                for f in self.files: self.part(str(f), lambda: self._keep(Path(f), Path(tmp)))
-                with suppress(Exception): self.opened.finish()          # trackio copies only now
+            with ExitStack() as stack:
+                if self.files: self.part('files', lambda: self._keep_all(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+                with suppress(Exception): self.opened.finish()          # trackio copies files only now
     finally:
         if sys.stdout is getattr(self, 'tee', None): sys.stdout = self.tee.stream
         self.on, self.opened = False, None
+
+@patch
+def _keep_all(self:Tracker, tmp):
+    for f in self.files: self.part(str(f), lambda: self._keep(Path(f), tmp))
 
 @patch
 def _keep(self:Tracker, f, tmp):
@@ -307,15 +312,20 @@ def track(self:SegLearner,
     self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Tracker)])
     return self.add_cb(Tracker(project, run, notes, config, tags, tracker, pictures, every, hist_every, files, repo, **init))
 
-# %% ../nbs/16_track.ipynb #f8cf9367
+# %% ../nbs/16_track.ipynb #c1e7fa4b
 @patch
 def fit(self:SegLearner, *args, **kwargs):
     "`Learner.fit`, which closes the run that is tracked however the training ends"
+    for cb in self.cbs.filter(lambda cb: isinstance(cb, Tracker)): cb.run = True         # a range test that was interrupted leaves it off
+    error = None
     try: return Learner.fit(self, *args, **kwargs)
+    except BaseException as e:
+        error = e
+        raise
     finally:                                                # also those that came as `cbs` of this training, which are gone by now
-        for run in reversed(self.__dict__.pop('open_runs', ())): run.close(sys.exc_info()[1])
+        for run in reversed(self.__dict__.pop('open_runs', ())): run.close(error)
 
-# %% ../nbs/16_track.ipynb #1bd265bd
+# %% ../nbs/16_track.ipynb #623af373
 def _logs(project, record):
     "All rows that were logged in a run"
     return _trackio()[1].get_logs(project, record.name, run_id=record.id)
@@ -331,6 +341,7 @@ def curves(
     "The curves of a run"
     return _curves(_logs(project, _find(project, run)))
 
+# %% ../nbs/16_track.ipynb #5afcf348
 def usage(
     project:str, # As in `track`
     run:str, # Name of a run, or its id
@@ -344,7 +355,7 @@ def _find(project, run):
     if not found: raise ValueError(f"no run {run!r} in project {project!r}; there are {', '.join(r.name for r in _records(project))}")
     return found[-1]
 
-# %% ../nbs/16_track.ipynb #ad7f4659
+# %% ../nbs/16_track.ipynb #d41f8d01
 _not_scores = ('epoch','seconds','batch loss','momentum')
 
 def _scores(logged):
@@ -361,9 +372,10 @@ def _row(project, r, logs, logged):
     config = {k: v for k,v in (r.config or {}).items() if not k.startswith('_')}
     note = _trackio()[1].get_project_metadata(project, f'note:{r.id}')
     ended = [row['ended']['_value'][0]['how'] for row in logs if isinstance(row.get('ended'), dict)]
-    return dict(run=r.name, id=r.id, ended=ended[-1] if ended else '', **_scores(logged), seconds=logged['seconds'].max() if 'seconds' in logged else None,
-                **{**config, 'notes': config.get('notes', '') if note is None else note})
+    known = dict(run=r.name, id=r.id, ended=ended[-1] if ended else '')
+    return {**known, **_scores(logged), 'seconds': logged['seconds'].max() if 'seconds' in logged else None, **config, 'notes': config.get('notes', '') if note is None else note, **known}
 
+# %% ../nbs/16_track.ipynb #5025374d
 def _read(project):
     "The table of a project and the curves of each run, by id"
     rows, lines = [], {}

@@ -46,13 +46,21 @@ def test_two_workers_on_postgres_one_killed_and_started_again(postgres, sweep_fi
     workers = [start(sweep_file, postgres, tmp_path) for _ in range(2)]
     victim = workers[0]
     study = lambda: open_sweep(read_sweep(sweep_file), postgres)
-    running = lambda: [t for t in study().trials if t.state.name == "RUNNING" and t.user_attrs.get("worker", " ").split()[1:2] == [str(victim.pid)]]
-    wait_for(lambda: len([t for t in study().trials if t.state.name == "COMPLETE"]) >= 2 or victim.poll() is not None)
+    of = lambda w, state: [t for t in study().trials if t.state.name == state and t.user_attrs.get("worker", " ").split()[2:3] == [str(w.pid)]]
+    wait_for(lambda: of(victim, "COMPLETE") or victim.poll() is not None)
     assert victim.poll() is None, victim.communicate()[0]
-    wait_for(running)
+
+    def stopped_within_a_run():
+        victim.send_signal(signal.SIGSTOP)
+        return of(victim, "RUNNING") or victim.send_signal(signal.SIGCONT)
+
+    wait_for(stopped_within_a_run)
+    workers[1].send_signal(signal.SIGSTOP)                # so that it leaves something to the one that is started again
+    lost = {t.user_attrs["slot"] for t in of(victim, "RUNNING")}
     victim.kill(); victim.wait()
-    lost = {t.user_attrs["slot"] for t in study().trials if t.user_attrs.get("worker", " ").split()[1:2] == [str(victim.pid)] and t.state.name == "RUNNING"}
     workers[0] = start(sweep_file, postgres, tmp_path)
+    wait_for(lambda: of(workers[0], "RUNNING"))
+    workers[1].send_signal(signal.SIGCONT)
     ends = [w.communicate(timeout=300)[0] for w in workers]
     assert [w.returncode for w in workers] == [0, 0], ends
     done = [t for t in study().trials if t.state.name == "COMPLETE"]
@@ -60,7 +68,7 @@ def test_two_workers_on_postgres_one_killed_and_started_again(postgres, sweep_fi
     assert len({tuple(sorted(t.params.items())) for t in done}) == 12
     table = sweep_runs(study())
     assert len(lost) == 1 and table.tried[lost.pop()] == 2 and table.tried.sum() == 13
-    assert len({t.user_attrs["worker"] for t in done}) >= 2
+    assert len({t.user_attrs["worker"] for t in done}) == 3
     assert "12 runs: 12 complete" in sweep_status(study()) and all("12 complete" in e for e in ends)
 
 
@@ -102,10 +110,44 @@ def test_a_worker_that_is_asleep_is_not_dead_and_one_that_left_its_run_is():
     study = open_sweep(spec())
     S.plan(study, spec())
     trial = S.claim(study, spec())
-    with S._Beat(trial):
-        trial.set_user_attr("beat", 0)
-        assert S.bury(study, grace=-1e9) == 0           # this process is at work on it
-    assert S.bury(study) == 1                           # and has let go of it
+    with S._Beat(trial): assert S.bury(study, grace=-1) == 0                  # this process is at work on it
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    other.send_signal(signal.SIGSTOP)
+    trial.set_user_attr("worker", f"here {S._machine()} {other.pid} {S._started(other.pid):.0f}")
+    assert S.bury(study, grace=-1) == 0                 # asleep
+    trial.set_user_attr("worker", f"here {S._machine()} {other.pid} 1")
+    assert S._dead(study.trials[trial.number], 60)      # the number is used again by another process
+    trial.set_user_attr("worker", "elsewhere 1234 5 6")
+    assert S.bury(study, grace=.2) == 0
+    time.sleep(.15); trial.set_user_attr("beat", 1); assert S.bury(study, grace=.2) == 0
+    time.sleep(.15); trial.set_user_attr("beat", 2); assert S.bury(study, grace=.2) == 0       # it lives
+    time.sleep(.3)
+    assert S.bury(study, grace=.2) == 1
+    other.kill(); other.wait()
+
+
+def test_a_result_that_comes_too_late_is_dropped():
+    from segnb import sweep as S
+    study = open_sweep(spec())
+    S.plan(study, spec())
+    trial, told = S.claim(study, spec()), []
+
+    def late(config, report):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)          # another worker has taken it for dead
+        if len(told): raise RuntimeError
+        return 1.
+
+    S._finish(study, trial, spec(), late, None)
+    told.append(1)
+    S.plan(study, spec())
+    trial = S.claim(study, spec())
+    S._finish(study, trial, spec(), late, None)
+    assert [t.state.name for t in study.trials if t.number in (0, trial.number)] == ["FAIL", "FAIL"]
+
+
+def test_scores_may_have_any_name():
+    study = run_sweep(spec(metric=dict(name="value", goal="maximize")), lambda config, report: dict(value=config["a"], seconds=12, state=3, slot=7), say=lambda s: None)
+    assert sweep_runs(study).state.tolist() == ["complete"] * 4 and "4 complete" in sweep_status(study)
 
 
 def test_what_is_going_on_cannot_be_changed(tmp_path):
@@ -147,11 +189,12 @@ def test_other_settings_under_the_same_name_are_refused(tmp_path):
 
 def test_an_interrupted_worker_hands_its_run_back(tmp_path):
     code = ("import sys, time\nfrom segnb.sweep import run_sweep\n"
-            f"def objective(config, report): print('begins', flush=True); time.sleep(60)\nwork({spec()!r}, objective, {str(tmp_path / 's.journal')!r})")
+            f"def objective(config, report): print('begins', flush=True); time.sleep(60)\nrun_sweep({spec()!r}, objective, {str(tmp_path / 's.journal')!r})")
     p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    p.stdout.readline()
+    assert p.stdout.readline() == "begins\n"
     p.send_signal(signal.SIGINT)
     assert p.wait(30) != 0
     study = open_sweep(spec(), tmp_path / "s.journal")
-    assert "RUNNING" not in [t.state.name for t in study.trials]
+    handed_back = [t for t in study.trials if t.state.name == "FAIL"]
+    assert len(handed_back) == 1 and handed_back[0].user_attrs["interrupted"] and "RUNNING" not in [t.state.name for t in study.trials]
     assert len(run_sweep(spec(), lambda config, report: 1., tmp_path / "s.journal", say=lambda s: None).best_trials) == 4

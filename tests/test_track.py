@@ -74,9 +74,9 @@ def test_a_validation_inside_a_training_does_not_end_the_tracking(small_set, mon
     class Look(Callback):
         order = 99
         def after_epoch(self):
-            if self.learn.fitting and self.epoch == 0: self.learn.confusion()
+            if self.learn.fitting and self.epoch == 0 and not looked: looked.append(self.learn.validate())
 
-    calls = []
+    calls, looked = [], []
 
     class Recorder:
         def __getattr__(self, name): return lambda *a, **k: calls.append((name, a)) or self
@@ -85,7 +85,24 @@ def test_a_validation_inside_a_training_does_not_end_the_tracking(small_set, mon
     learn = small_learner(small_set)
     learn.track("test", tracker="recording_tracker", repo=os.devnull)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(3, 1e-3, cbs=Look())
-    assert [a[0]["epoch"] for name, a in calls if name == "log" and "epoch" in a[0]] == [1, 2, 3]
+    assert looked and [a[0]["epoch"] for name, a in calls if name == "log" and "epoch" in a[0]] == [1, 2, 3]
+    assert [name for name, _ in calls].count("init") == 1 and [name for name, _ in calls].count("finish") == 1
+
+
+def test_how_a_training_ended_is_its_own_affair(small_set, monkeypatch):
+    tables = []
+
+    class Recorder:
+        def __getattr__(self, name): return lambda *a, **k: self
+        def Table(self, dataframe): tables.append(dataframe); return self
+
+    monkeypatch.setitem(sys.modules, "recording_tracker", Recorder())
+    learn = small_learner(small_set)
+    learn.track("test", tracker="recording_tracker", repo=os.devnull)
+    try: raise FloatingPointError
+    except FloatingPointError:
+        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, 1e-3)
+    assert tables[-1]["how"].tolist() == ["complete"]
 
 
 def test_a_name_that_is_taken_gets_a_number(monkeypatch):
