@@ -6,7 +6,7 @@
 __all__ = ['ways', 'SMPUnet', 'fastai_unet', 'Trained', 'contenders', 'in_turn', 'bench_step', 'bench_wait', 'predictors',
            'bench_predict', 'bench_camvid', 'reached', 'bench_track', 'bench_import']
 
-# %% ../nbs/90_bench_speed.ipynb #bec75f5c
+# %% ../nbs/90_bench_speed.ipynb #a579f4cc
 import io, shutil, statistics, subprocess, sys, time, warnings
 from contextlib import redirect_stdout
 from functools import partial
@@ -23,7 +23,7 @@ from .loss import SegLoss
 from .learner import autocast, fast_bf16, seg_learner
 from .one_cycle import ValidateEvery
 from .streets import streets
-from .track import need_trackio
+from .track import Tracker, need_trackio
 
 # %% ../nbs/90_bench_speed.ipynb #df8dc09f
 def _smp():
@@ -204,7 +204,7 @@ def _exported(ours, theirs):
         return lambda x: session.run(None, {'pictures': x})
     return {f'{name}, ONNX Runtime': predictor(net) for name,net in {'segnb': ours, 'SMP Unet': theirs}.items()}
 
-# %% ../nbs/90_bench_speed.ipynb #cb6c164a
+# %% ../nbs/90_bench_speed.ipynb #96016cbf
 class _Clock(Callback):
     "Seconds of training and scores at each validation"
     def __init__(self, rows, network): self.rows, self.network = rows, network
@@ -224,6 +224,7 @@ class _StillStatistics(Callback):
         for m in self.learn.model.encoder.modules():
             if isinstance(m, nn.BatchNorm2d): m.eval()
 
+# %% ../nbs/90_bench_speed.ipynb #3fb3e8e1
 class _Smoothed(SegLoss):
     "`SegLoss` whose truth is to a tenth any class"
     def forward(self, logits, y):
@@ -249,7 +250,7 @@ def _way(dls, rows, name, epochs, every, arch=None, cb=None, encoder='tf_efficie
     net = encoder if arch is None else arch(len(dls.classes), encoder)
     train_recipe(dls, epochs, encoder=net, validate_every=every, bars=False, cbs=[_Clock(rows, name)] + ([cb()] if cb else []))
 
-# %% ../nbs/90_bench_speed.ipynb #1f391e2d
+# %% ../nbs/90_bench_speed.ipynb #3b63df51
 def bench_camvid(
     path, # CamVid, or a folder with a split of its own
     epochs:int=30, # Of one cycle
@@ -270,6 +271,7 @@ def bench_camvid(
         if out: pd.DataFrame(rows).to_csv(out, index=False, float_format='%.4f')
     return pd.DataFrame(rows)
 
+# %% ../nbs/90_bench_speed.ipynb #07ea0f54
 def reached(
     df, # From `bench_camvid`
     accuracy:float=.915, miou:float=.669, # What to reach, both
@@ -278,7 +280,7 @@ def reached(
     there = df[(df['pixel accuracy'] >= accuracy) & (df['mean IoU'] >= miou)]
     return there.groupby('network')['minutes without scoring'].min().reindex(df.network.unique())
 
-# %% ../nbs/90_bench_speed.ipynb #214f8d62
+# %% ../nbs/90_bench_speed.ipynb #300df363
 class _Marks(Callback):
     "The time after each training batch"
     def before_fit(self): self.at = []
@@ -290,9 +292,11 @@ def _batches_per_second(dls, epochs, track=None):
     if track is not None: learn.track(**track)
     with redirect_stdout(io.StringIO()), learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, 1e-3, cbs=[marks, ValidateEvery(epochs+1)])
+    if track is not None and any(cb.failed for cb in learn.cbs if isinstance(cb, Tracker)): raise RuntimeError("the tracker failed: nothing to measure")
     at = marks.at[3:]                                       # the first ones warm up
     return (len(at)-1)/(at[-1]-at[0])
 
+# %% ../nbs/90_bench_speed.ipynb #b0fd418d
 def bench_track(
     rounds:int=5, epochs:int=3,
     dls=None, # Default: street scenes, crops of 128x160
