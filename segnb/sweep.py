@@ -389,10 +389,10 @@ def run_sweep(
             time.sleep(2)
     return study
 
-# %% ../nbs/17_sweep.ipynb #0f0af872
+# %% ../nbs/17_sweep.ipynb #4389cdb4
 def sweep_runs(
     study, # From `open_sweep` or `run_sweep`
-)->pd.DataFrame: # A row for each slot: state, settings, scores, seconds, worker, how often it was tried
+)->pd.DataFrame: # A row for each slot: state, settings, scores, seconds, machine and process, how often it was tried
     "The runs of a sweep as a table"
     trials, rows = study.get_trials(deepcopy=False), []
     counts, last = _alive(trials), {t.user_attrs['slot']: t for t in trials if 'slot' in t.user_attrs}
@@ -402,7 +402,7 @@ def sweep_runs(
         seconds = (t.datetime_complete-t.datetime_start).total_seconds() if t.datetime_complete and t.datetime_start else None
         error = t.user_attrs.get('error', 'its worker was killed, again and again' if sum(map(_was_killed, (o for o in trials if o.user_attrs.get('slot') == slot))) >= 5 else '')
         known = dict(slot=slot, state=t.state.name.lower(), value=t.value)
-        rows.append({**known, **t.params, **t.user_attrs.get('scores', {}), 'seconds': seconds, 'worker': t.user_attrs.get('worker', ''), 'tried': tried, 'error': error, **known})
+        rows.append({**known, **t.params, **t.user_attrs.get('scores', {}), 'seconds': seconds, 'worker': ' '.join(t.user_attrs.get('worker', '').split(' ')[::2][:2]), 'tried': tried, 'error': error, **known})
     return pd.DataFrame(rows).set_index('slot') if rows else pd.DataFrame(columns=['state','value'])
 
 # %% ../nbs/17_sweep.ipynb #7870d02b
