@@ -6,8 +6,8 @@
 __all__ = ['families', 'with_weights', 'encoder_contenders', 'encoder_path', 'encoder_data', 'train_encoder', 'encoder_sweep',
            'bench_encoders', 'encoder_table', 'encoder_costs']
 
-# %% ../nbs/90_bench_encoders.ipynb #7a617659
-import multiprocessing, os, subprocess, sys, time, warnings
+# %% ../nbs/90_bench_encoders.ipynb #d7ac8464
+import multiprocessing, os, time, warnings
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pandas as pd, torch
 from .dataset import FoldSplitter, find_pairs
 from .dataloader import SegDataLoaders
 from .unet import EncoderUNet
-from .bench_speed import Trained, in_turn
+from .bench_speed import Trained, _random_batch, in_turn, memory_of
 from .learner import autocast, fast_bf16
 from .loss import SegLoss
 from .speed import quicken
@@ -113,21 +113,18 @@ def encoder_table(
     names = df.encoder.str.split(' ', expand=True)
     return df.assign(encoder=names[0], weights=names[1], family=names[0].map(families))[['data','encoder','weights','family','seed','mean_iou','pixel_acc']]
 
-# %% ../nbs/90_bench_encoders.ipynb #8024fb4c
-def _step(name, size, bs, n=11):
-    torch.manual_seed(0)
-    x, y = torch.rand(bs, 3, *size), torch.randint(0, n, (bs, *size))
-    return Trained(quicken(EncoderUNet(n, name, pretrained=False)), x, y, SegLoss(), fast_bf16('cpu'), True)
+# %% ../nbs/90_bench_encoders.ipynb #384e2807
+def _step(name, size, bs):
+    x, y = _random_batch(size, bs)
+    return Trained(quicken(EncoderUNet(11, name, pretrained=False)), x, y, SegLoss(), fast_bf16('cpu'), True)
 
 def _again(f):
     "Four times, as the first after another network finds nothing of its own in the caches"
     for _ in range(4): f()
 
 def _memory(name, size, bs):
-    "Memory in MB that building the network and two steps take in a new process (Linux)"
-    code = f"from segnb.bench_encoders import _step; from segnb.tta import peak_memory\n_step({name!r}, (64,64), 2)()\n" \
-           f"with peak_memory() as mb:\n    step = _step({name!r}, {tuple(size)}, {bs}); step(); step()\nprint(mb[-1])"
-    return float(subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.split()[-1])
+    "Memory in MB that building the network and two steps take"
+    return memory_of(f"from segnb.bench_encoders import _step; _step({name!r}, (64,64), 2)()", f"step = _step({name!r}, {tuple(size)}, {bs}); step(); step()")
 
 # %% ../nbs/90_bench_encoders.ipynb #a99613a8
 def encoder_costs(

@@ -41,7 +41,7 @@ def data_path(
         raise ConnectionError(f"{data}: could not be fetched from {url} ({type(e).__name__}). Fetch and unpack it on a machine "
                               "with a connection, and give the folder instead of the name.") from e
 
-# %% ../nbs/91_cli.ipynb #f6e59834
+# %% ../nbs/91_cli.ipynb #5f602821
 def train_recipe(
     dls, # `SegDataLoaders`
     epochs:int=30, # Epochs of one cycle
@@ -53,6 +53,7 @@ def train_recipe(
     bars=None, # Progress bars; default: when there is a terminal
     resume=None, # Folder for checkpoints, see `Checkpoint`
     cbs=(), # Further callbacks
+    pretrained:bool=True, # ImageNet weights for the encoder, where it is given by name
 ):  # `SegLearner`, trained
     "Train with the recipe that `segnb train` and `segnb demo` use"
     from contextlib import nullcontext
@@ -60,7 +61,7 @@ def train_recipe(
     from segnb.learner import seg_learner
     from segnb.one_cycle import EpochLines, ValidateEvery
     bars = sys.stdout.isatty() if bars is None else bars
-    learn, cbs = seg_learner(dls, encoder, precision=precision), [ValidateEvery(validate_every or max(1, epochs//2)), *cbs]
+    learn, cbs = seg_learner(dls, encoder, pretrained=pretrained, precision=precision), [ValidateEvery(validate_every or max(1, epochs//2)), *cbs]
     if not bars:                                # plain lines where there is no terminal to draw bars in
         learn.remove_cb(ProgressCallback)
         cbs.append(EpochLines())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['anneals', 'cos_anneal', 'linear_anneal', 'one_cycle', 'cycles', 'schedule', 'plot_sched', 'plot_losses',
-           'ValidateEvery', 'computed', 'epoch_line', 'EpochLines']
+           'ValidateEvery', 'computed', 'last_row', 'epoch_line', 'EpochLines']
 
 # %% ../nbs/09_one_cycle.ipynb #011cc755
 import math, time
@@ -142,7 +142,7 @@ def plot_losses(self:SegLearner):
     judged = [(v[1], it) for v,it in zip(rec.values, rec.iters) if len(v) > 1]       # training loss, validation loss, metrics
     return plot_losses([float(o) for o in rec.losses], *(zip(*judged) if judged else ((), ())))
 
-# %% ../nbs/09_one_cycle.ipynb #780e2d40
+# %% ../nbs/09_one_cycle.ipynb #55338ab9
 class ValidateEvery(Callback):
     "Validate after every `n` epochs and after the last"
     order = -20
@@ -156,13 +156,18 @@ def computed(names, values)->list: # Pairs of name and number
     "What of a row of the recorder is a number: not the time, nor what was left out in an epoch"
     return [(n, float(v)) for n,v in zip(names, values) if v is not None and not isinstance(v, str)]
 
+def last_row(
+    recorder, # fastai's `Recorder`, at the end of an epoch
+)->dict: # Numbers by name
+    "Losses and metrics of the epoch that just ended, what was not computed left out"
+    return dict(computed(recorder.metric_names[1:], recorder.log[1:]))
+
 def epoch_line(
     learn:SegLearner, # At the end of an epoch
     seconds:float, # It took
 )->str:
     "Losses and metrics of the epoch that just ended, what was not computed left out"
-    rec = learn.recorder
-    known = computed(rec.metric_names[1:], rec.log[1:])
+    known = last_row(learn.recorder).items()
     return '  '.join([f'epoch {learn.epoch+1:>3}/{learn.n_epoch}', *(f'{_spoken.get(n, n)} {v:.3f}' for n,v in known), f'{seconds:.0f} s'])
 
 class EpochLines(Callback):

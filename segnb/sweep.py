@@ -6,14 +6,14 @@
 __all__ = ['sweep_views', 'read_sweep', 'distribution', 'config_of', 'points', 'open_sweep', 'plan', 'bury', 'claim', 'run_sweep',
            'sweep_runs', 'sweep_status', 'trainer', 'plot_sweep', 'explore_sweep']
 
-# %% ../nbs/17_sweep.ipynb #2dc5f8dd
+# %% ../nbs/17_sweep.ipynb #861c8956
 import contextlib, gc, itertools, json, math, os, re, socket, threading, time, uuid, warnings
 from pathlib import Path
 
 import pandas as pd, torch, yaml
 import ipywidgets as W
 from fastai.callback.core import Callback
-from .one_cycle import computed
+from .one_cycle import last_row
 from .widgets import Live
 
 # %% ../nbs/17_sweep.ipynb #c965da97
@@ -169,7 +169,7 @@ def _storage(store):
         if 'Failed to import DB access module' not in str(e) and 'psycopg' not in str(e): raise
         raise ImportError(f"{url.split(':')[0]}: no driver for this database (PostgreSQL: pip install 'psycopg[binary]'; MySQL: pip install pymysql)") from e
 
-# %% ../nbs/17_sweep.ipynb #12c0767b
+# %% ../nbs/17_sweep.ipynb #66bb1739
 def open_sweep(
     spec:dict, # From `read_sweep`
     store=None, # Path of a journal, URL of a database, or None: in memory
@@ -187,16 +187,22 @@ def open_sweep(
     with _quiet():
         try: study = optuna.create_study(direction=spec['metric']['goal'], load_if_exists=True, **kwargs) if new else optuna.load_study(**kwargs)
         except KeyError: raise ValueError(f"{store}: this sweep has not begun") from None
-    fixed = {**{k: spec.get(k) for k in ('method','metric','parameters','early_terminate')}, 'seeds': list(seeds) if seeds else None}
-    before = study.user_attrs.get('sweep')
     if not new: return study
+    fixed = {**{k: spec.get(k) for k in ('method','metric','parameters','early_terminate')}, 'seeds': list(seeds) if seeds else None}
+    fixed, before = json.loads(json.dumps(fixed)), study.user_attrs.get('sweep')        # as the store gives it back
     if before is None: study.set_user_attr('sweep', fixed)
-    elif before != json.loads(json.dumps(fixed)):
-        differ = [k for k in fixed if before.get(k) != json.loads(json.dumps(fixed[k]))]
+    elif before != fixed:
+        differ = [k for k in fixed if before.get(k) != fixed[k]]
         raise ValueError(f"{store} holds a sweep named {spec['name']} with other {', '.join(differ)}. Give this one another name, or go on with the old file.")
     return study
 
-# %% ../nbs/17_sweep.ipynb #eb17f84e
+# %% ../nbs/17_sweep.ipynb #1123c926
+def _state(name):
+    from optuna.trial import TrialState
+    return TrialState[name]
+
+def _in_state(study, name): return study.get_trials(deepcopy=False, states=(_state(name),))
+
 def _alive(trials):
     "The trial that counts of each slot: the earliest that has not failed"
     out = {}
@@ -259,7 +265,7 @@ def _started(pid):
 
 def _worker(): return f'{socket.gethostname()} {_machine()} {os.getpid()} {_started(os.getpid()):.0f}'
 
-# %% ../nbs/17_sweep.ipynb #1c474334
+# %% ../nbs/17_sweep.ipynb #1262d1a6
 def _dead(t, grace):
     "Whether the worker of a running trial is gone"
     worker, beat = t.user_attrs.get('worker', ''), t.user_attrs.get('beat')
@@ -272,32 +278,29 @@ def _dead(t, grace):
     if first_seen is None or last != beat: _beats[worker, t._trial_id] = last, first_seen = beat, time.monotonic()
     return time.monotonic()-first_seen > grace              # by this machine's clock alone, and only what was seen while the store could be reached
 
-def _fail():
-    from optuna.trial import TrialState
-    return TrialState.FAIL
-
 def bury(
     study, # From `open_sweep`
     grace:float=60, # Seconds without a sign of life
 )->int: # How many there were
     "Mark the runs of dead workers as failed, to be planned again"
-    dead = [t for t in study.get_trials(deepcopy=False) if t.state.name == 'RUNNING' and _dead(t, grace)]
+    dead = [t for t in _in_state(study, 'RUNNING') if _dead(t, grace)]
     for t in dead:
-        with contextlib.suppress(ValueError, KeyError): study.tell(t.number, state=_fail())         # or another worker was faster
+        with contextlib.suppress(ValueError, KeyError): study.tell(t.number, state=_state('FAIL'))  # or another worker was faster
     return len(dead)
 
-# %% ../nbs/17_sweep.ipynb #e59665f6
+# %% ../nbs/17_sweep.ipynb #ed0b99ae
 def claim(
     study, # From `open_sweep`
     spec:dict, # From `read_sweep`
 ):  # `optuna.Trial`, its settings chosen; None when nothing is waiting
     "Take the next run that is to be done; of two for one slot the later one is dropped"
     ranges = {n: d for n,p in spec['parameters'].items() if (d := distribution(n, p)) is not None}
-    while any(t.state.name == 'WAITING' for t in study.get_trials(deepcopy=False)):
+    n_slots = len(points(spec))
+    while _in_state(study, 'WAITING'):
         trial = study.ask(ranges)
         counts = _alive(study.get_trials(deepcopy=False)).get(trial.user_attrs.get('slot'))
-        if counts is not None and counts.number == trial.number and trial.user_attrs['slot'] < len(points(spec)): return trial
-        study.tell(trial, state=_fail())
+        if counts is not None and counts.number == trial.number and trial.user_attrs['slot'] < n_slots: return trial
+        study.tell(trial, state=_state('FAIL'))
 
 # %% ../nbs/17_sweep.ipynb #edc0cc44
 def _attempt(trial, spec, objective, seeds):
@@ -332,7 +335,7 @@ def _tell(study, trial, *args, **attrs):
         for k,v in attrs.items(): _insist(trial.set_user_attr, k, v)
         _insist(study.tell, trial, *args)
 
-# %% ../nbs/17_sweep.ipynb #467ff6cc
+# %% ../nbs/17_sweep.ipynb #9b9c369f
 def _finish(study, trial, spec, objective, seeds):
     "One run, whatever happens in it; returns a line about it"
     import optuna
@@ -340,31 +343,29 @@ def _finish(study, trial, spec, objective, seeds):
     with _Beat(trial):                                      # also while it is written down, which may take a while
         try: value, scores = _attempt(trial, spec, objective, seeds)
         except optuna.TrialPruned as e:
-            _tell(study, trial, None, optuna.trial.TrialState.PRUNED)
+            _tell(study, trial, None, _state('PRUNED'))
             return f'run {slot}: stopped early, {str(e).splitlines()[-1].strip()}'
         except KeyboardInterrupt:
-            _tell(study, trial, None, _fail(), interrupted=True)
+            _tell(study, trial, None, _state('FAIL'), interrupted=True)
             raise
         except Exception as e:
-            _tell(study, trial, None, _fail(), error=f'{type(e).__name__}: {e}'[:1000])
+            _tell(study, trial, None, _state('FAIL'), error=f'{type(e).__name__}: {e}'[:1000])
             return f'run {slot} failed: {type(e).__name__}: {e}'
         _tell(study, trial, value, scores=scores)
     return f"run {slot}: {spec['metric']['name']} {value:.4g}"
 
-# %% ../nbs/17_sweep.ipynb #5311b733
+# %% ../nbs/17_sweep.ipynb #9409aa9e
 def _reached(study, spec):
     "Whether a run has come to the `target` of the metric, after which wandb starts no more"
     target = spec['metric'].get('target')
-    if target is None or not any(t.state.name == 'COMPLETE' for t in study.get_trials(deepcopy=False)): return False
+    if target is None or not _in_state(study, 'COMPLETE'): return False
     return study.best_value >= target if spec['metric']['goal'] == 'maximize' else study.best_value <= target
 
-# %% ../nbs/17_sweep.ipynb #b3f3321e
+# %% ../nbs/17_sweep.ipynb #b02e0151
 def _next(study, spec, retries, grace):
     bury(study, grace)
     plan(study, spec, retries)
     return claim(study, spec)
-
-def _running(study): return any(t.state.name == 'RUNNING' for t in study.get_trials(deepcopy=False))
 
 def run_sweep(
     spec:dict, # From `read_sweep`
@@ -382,7 +383,7 @@ def run_sweep(
         gc.collect(); torch.cuda.empty_cache()              # learners are cycles, and the next training needs their memory
         trial = _insist(_next, study, spec, retries, grace)
         if trial is not None: say(_finish(study, trial, spec, objective, seeds))
-        elif not _insist(_running, study): break
+        elif not _insist(_in_state, study, 'RUNNING'): break
         else:
             if not waited: say('others are still at work; waiting for them')
             waited = True
@@ -418,7 +419,7 @@ def sweep_status(
     params = ', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k,v in _alive(study.trials)[slot].params.items())
     return f"{len(df)} runs: {states}; best: run {slot} with {study.user_attrs['sweep']['metric']['name']} {best[slot]:.4g} ({params})"
 
-# %% ../nbs/17_sweep.ipynb #73705b19
+# %% ../nbs/17_sweep.ipynb #349f3637
 _trainings = ('data','encoder','pretrained','lr','epochs','bs','crop','size','precision','pct_start','seed')
 
 class _Report(Callback):
@@ -426,7 +427,7 @@ class _Report(Callback):
     order = 70
     def __init__(self, metric, report): self.metric, self.report = metric, report
     def after_epoch(self):
-        row = dict(computed(self.recorder.metric_names[1:], self.recorder.log[1:]))
+        row = last_row(self.recorder)
         if self.metric in row: self.report(self.epoch+1, row[self.metric])
 
 def _number(config):
@@ -447,21 +448,17 @@ def trainer(
     def train(config, report): return _train(_number(config), report if stops else None, spec, track, threads)
     return train
 
-# %% ../nbs/17_sweep.ipynb #0c71c5bb
+# %% ../nbs/17_sweep.ipynb #6885afdf
 def _train(config, report, spec, track, threads):
     from segnb.cli import data_path, set_seed, train_loaders, train_recipe
-    from segnb.unet import EncoderUNet
     if threads: torch.set_num_threads(threads)
     metric, start = spec['metric']['name'], time.time()
-    data, encoder, pretrained, crop, size, bs = (config.get(k, d) for k,d in
-        dict(data=None, encoder='tf_efficientnet_lite0', pretrained=True, crop=None, size=None, bs=8).items())
     set_seed(config.get('seed', 1))
-    dls = train_loaders(data_path(data), crop, bs, size)
-    arch = encoder if pretrained else EncoderUNet(len(dls.classes), encoder, pretrained=False)
+    dls = train_loaders(data_path(config['data']), **{k: config[k] for k in ('crop','bs','size') if k in config})
     cbs = ([_tracked(spec, config)] if track else []) + ([_Report(metric, report)] if report else [])
-    rest = {k: config[k] for k in ('epochs','lr','precision','pct_start') if k in config}
-    rec = train_recipe(dls, encoder=arch, validate_every=1 if report else None, bars=False, cbs=cbs, **rest).recorder
-    return dict(computed(rec.metric_names[1:], rec.log[1:])) | {'training seconds': time.time()-start}
+    rest = {k: config[k] for k in ('epochs','lr','encoder','pretrained','precision','pct_start') if k in config}
+    learn = train_recipe(dls, validate_every=1 if report else None, bars=False, cbs=cbs, **rest)
+    return last_row(learn.recorder) | {'training seconds': time.time()-start}
 
 # %% ../nbs/17_sweep.ipynb #a6502439
 def _short(v): return 'x'.join(map(str, v)) if isinstance(v, tuple) else f'{v:.3g}' if isinstance(v, float) else str(v)
@@ -472,7 +469,7 @@ def _tracked(spec, config):
     name = ' '.join(f'{n} {_short(v)}' for n,v in config.items() if n not in spec['parameters'] or _kind(n, spec['parameters'][n]) != 'constant')      # a seed of `seeds` too
     return Tracker(spec.get('project') or spec['name'], name or None, tags=['sweep'], config={k: str(v) if isinstance(v, tuple) else v for k,v in config.items()} | {'sweep': spec['name']})
 
-# %% ../nbs/17_sweep.ipynb #baa427a6
+# %% ../nbs/17_sweep.ipynb #2e5516af
 sweep_views = {'history': 'plot_optimization_history', 'importance': 'plot_param_importances', 'parallel': 'plot_parallel_coordinate', 'slices': 'plot_slice'}
 
 def plot_sweep(
@@ -482,7 +479,7 @@ def plot_sweep(
     "A picture of what a sweep has found so far. Raises `ValueError` before two runs are complete."
     import matplotlib.pyplot as plt, optuna
     _known('view', [view], sweep_views)
-    if sum(t.state.name == 'COMPLETE' for t in study.get_trials(deepcopy=False)) < 2: raise ValueError("two runs must be complete before there is something to draw")
+    if len(_in_state(study, 'COMPLETE')) < 2: raise ValueError("two runs must be complete before there is something to draw")
     kwargs = dict(target_name=study.user_attrs['sweep']['metric']['name'])
     if view == 'importance': kwargs['evaluator'] = optuna.importance.PedAnovaImportanceEvaluator()
     with _quiet(), plt.rc_context():

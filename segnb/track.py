@@ -6,7 +6,7 @@
 __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_pictures', 'histograms', 'Tracker', 'need_trackio', 'curves',
            'usage', 'runs', 'write_note', 'return_to', 'pictures', 'select_runs', 'draw_curves', 'RunTable', 'compare']
 
-# %% ../nbs/16_track.ipynb #43c04341
+# %% ../nbs/16_track.ipynb #1c75dc75
 import html, importlib, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
 from collections import deque
 from contextlib import ExitStack, suppress
@@ -22,7 +22,7 @@ from fastai.learner import Learner
 from .bench import machine
 from .dataset import colorize
 from .learner import SegLearner
-from .one_cycle import computed
+from .one_cycle import last_row
 from .widgets import Live, Panel, Panels, Surface, new_figure
 
 # %% ../nbs/16_track.ipynb #51433d97
@@ -246,15 +246,13 @@ def _point(self:Tracker):
     rates = {f'rate/{n}': h['lr'] for n,h in zip(['encoder','decoder','head'] if len(hypers) == 3 else map(str, range(len(hypers))), hypers)}
     self.log({'batch loss': float(self.learn.smooth_loss), **rates, 'momentum': hypers[-1].get('mom')})
 
-# %% ../nbs/16_track.ipynb #d048c63b
+# %% ../nbs/16_track.ipynb #d5fb5b34
 @patch
 def after_epoch(self:Tracker): self.safely(self._epoch)
 
 @patch
 def _epoch(self:Tracker):
-    rec = self.learn.recorder
-    row = dict(computed(rec.metric_names[1:], rec.log[1:]))
-    row |= {'epoch': self.epoch+1, 'seconds': time.time()-self.began}
+    row = last_row(self.learn.recorder) | {'epoch': self.epoch+1, 'seconds': time.time()-self.began}
     if 'valid_loss' in row:                                 # there was a validation
         cm = getattr(self.learn.metrics[0], 'cm', None) if self.learn.metrics else None
         if cm is not None: row |= {f'{score}/{c}': v for score,col in cm.table().drop(columns='pixels').items() for c,v in col.drop('all').items() if np.isfinite(v)}
