@@ -6,10 +6,11 @@
 __all__ = ['ways', 'SMPUnet', 'fastai_unet', 'Trained', 'contenders', 'memory_of', 'in_turn', 'bench_step', 'bench_wait',
            'predictors', 'bench_predict', 'bench_camvid', 'reached', 'bench_track', 'bench_import']
 
-# %% ../nbs/90_bench_speed.ipynb #a579f4cc
+# %% ../nbs/90_bench_speed.ipynb #2e3fb9c0
 import io, shutil, statistics, subprocess, sys, time, warnings
 from contextlib import redirect_stdout
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd, torch, torch.nn as nn
@@ -171,18 +172,18 @@ def predictors(model, x, half, channels_last):
         with torch.inference_mode(), autocast('cpu', half): return model(x).float().softmax(1)
     return predict
 
-# %% ../nbs/90_bench_speed.ipynb #7c7a67df
+# %% ../nbs/90_bench_speed.ipynb #aaade3ba
 def bench_predict(
     size=(360,480), # `(height,width)` of the frames
     batches=(1,8), # Frames at once
     rounds:int=9, # Predictions of each that count
     compile:bool=False, # Also through torch.compile, one frame at a time, where there is a C++ compiler
-    onnx:bool=True, # Also exported, in ONNX Runtime
+    onnx:bool=True, # Also exported, in ONNX Runtime and OpenVINO, as far as they are installed
 )->pd.DataFrame: # Milliseconds a frame, and how many times ours that is
     "A prediction, eager, compiled and exported, beside SMP's `Unet` on the same encoder"
     half, rows = fast_bf16('cpu'), []
     ours, theirs, plain = quicken(EncoderUNet(11, pretrained=False)), SMPUnet(11, pretrained=False), SMPUnet(11, pretrained=False)
-    exported = _exported(ours, theirs) if onnx else {}
+    exported = _exported(ours, theirs, half) if onnx else {}
     for bs in batches:
         x = torch.rand(bs, 3, *size)
         fs = {'segnb': predictors(ours, x, half, True), 'segnb, float32': predictors(ours, x, False, True),
@@ -197,19 +198,17 @@ def bench_predict(
         rows += [{'frames at once': bs, 'network': k, 'ms a frame': t, 'times ours': t/ms['segnb'], 'seconds to compile': warm.get(k)} for k,t in ms.items()]
     return pd.DataFrame(rows).set_index(['frames at once','network'])
 
-# %% ../nbs/90_bench_speed.ipynb #4a320a4a
-def _exported(ours, theirs):
-    "Functions that predict an array, by both networks in ONNX Runtime; nothing where it is not installed"
-    try:
-        import onnx, onnxruntime  # noqa: F401
-        from segnb.export import to_onnx
-    except ImportError: return {}
-    opts = onnxruntime.SessionOptions()
-    opts.add_session_config_entry('session.intra_op.allow_spinning', '0')       # its threads would wait for work on the cores of whoever is next
-    def predictor(net):
-        session = onnxruntime.InferenceSession(to_onnx(net), opts, providers=['CPUExecutionProvider'])
-        return lambda x: session.run(None, {'pictures': x})
-    return {f'{name}, ONNX Runtime': predictor(net) for name,net in {'segnb': ours, 'SMP Unet': theirs}.items()}
+# %% ../nbs/90_bench_speed.ipynb #12ebeda0
+def _exported(ours, theirs, half):
+    "Functions that predict an array, by both networks in the runtimes that are installed"
+    if not find_spec('onnx'): return {}
+    from segnb.export import _onnxruntime, _openvino, to_onnx
+    runtimes = {'ONNX Runtime': _onnxruntime} if find_spec('onnxruntime') else {}
+    if find_spec('openvino'):
+        runtimes['OpenVINO, float32'] = _openvino
+        if half: runtimes['OpenVINO'] = partial(_openvino, half=True)
+    files = {'segnb': to_onnx(ours), 'SMP Unet': to_onnx(theirs)}
+    return {f'{name}, {how}': runtime(file)[0] for how,runtime in runtimes.items() for name,file in files.items()}
 
 # %% ../nbs/90_bench_speed.ipynb #96016cbf
 class _Clock(Callback):
@@ -241,18 +240,27 @@ class _Smoothed(SegLoss):
 class _Smooth(Callback):
     def before_fit(self): self.learn.loss_func = _Smoothed(weight=self.learn.loss_func.weight)
 
-# %% ../nbs/90_bench_speed.ipynb #349af05a
+# %% ../nbs/90_bench_speed.ipynb #b0b78a5d
+class _LateCrops(Callback):
+    "Crops a third longer each way in the last quarter of the training, which sees more around each pixel"
+    def before_epoch(self):
+        if self.epoch == self.n_epoch*3//4:
+            aug = self.dls.train.augment
+            aug.crop = tuple(round(s*4/3/32)*32 for s in aug.crop)
+
 ways = {'segnb': {},
         'SMP Unet': dict(arch=SMPUnet),
         'nothing fixed': dict(arch=EncoderUNet),
         'statistics fixed': dict(cb=_StillStatistics),
         'label smoothing': dict(cb=_Smooth),
-        'lite1': dict(encoder='tf_efficientnet_lite1'), 'lite2': dict(encoder='tf_efficientnet_lite2')}
+        'larger crops late': dict(cb=_LateCrops),
+        'lite0': dict(encoder='tf_efficientnet_lite0'), 'lite2': dict(encoder='tf_efficientnet_lite2')}
 
-# %% ../nbs/90_bench_speed.ipynb #60948f8b
-def _way(dls, rows, name, epochs, every, arch=None, cb=None, encoder='tf_efficientnet_lite0'):
+# %% ../nbs/90_bench_speed.ipynb #a98e8fb0
+def _way(dls, rows, name, epochs, every, arch=None, cb=None, encoder=None):
     "Train one way, adding a row to `rows` at each validation"
-    from segnb.cli import set_seed, train_recipe
+    from segnb.cli import ENCODER, set_seed, train_recipe
+    encoder = encoder or ENCODER
     set_seed(1)
     net = encoder if arch is None else arch(len(dls.classes), encoder)
     train_recipe(dls, epochs, encoder=net, validate_every=every, bars=False, cbs=[_Clock(rows, name)] + ([cb()] if cb else []))

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['to_onnx', 'export_onnx', 'load_onnx']
 
-# %% ../nbs/15_export.ipynb #0d6e591b
-import copy, io, json, warnings
+# %% ../nbs/15_export.ipynb #551c41ad
+import copy, importlib, io, json, os, sys, warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch, torch.nn as nn
 from .dataset import Codes
-from .learner import SegModel, whole_file
+from .learner import SegModel, fast_bf16, whole_file
 
 # %% ../nbs/15_export.ipynb #fd8f5e6f
 def _onnx():
@@ -42,6 +43,13 @@ def to_onnx(
                           dynamic_axes={'pictures': axes, 'probabilities': axes}, opset_version=18, dynamo=False)
     return file.getvalue()
 
+# %% ../nbs/15_export.ipynb #9692e479
+def _quiet(name):
+    "A runtime, imported so that it does not report to its maker"
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+    if 'openvino' not in sys.modules: sys.modules.setdefault('openvino_telemetry', None)       # openvino takes a stub of its own where this is missing
+    return importlib.import_module(name)
+
 # %% ../nbs/15_export.ipynb #3e452509
 def export_onnx(
     model, # `SegModel` of a `UNet` or `EncoderUNet`
@@ -58,30 +66,59 @@ def export_onnx(
     with whole_file(fn) as tmp: tmp.write_bytes(proto.SerializeToString())
     return fn
 
-# %% ../nbs/15_export.ipynb #5070ae66
+# %% ../nbs/15_export.ipynb #4910d42b
+def _onnxruntime(file, half=False):
+    "A file, or its bytes, in ONNX Runtime: from pictures to probabilities, and its metadata"
+    onnxruntime = _quiet('onnxruntime')
+    opts = onnxruntime.SessionOptions()
+    opts.add_session_config_entry('session.intra_op.allow_spinning', '0')       # its threads would wait for work on cores that others want
+    session = onnxruntime.InferenceSession(file, opts, providers=['CPUExecutionProvider'])
+    return lambda x: session.run(None, {'pictures': x})[0], session.get_modelmeta().custom_metadata_map
+
+# %% ../nbs/15_export.ipynb #9c1c4503
+def _openvino(file, half=False):
+    "A file, or its bytes, in OpenVINO: from pictures to probabilities, and its metadata"
+    core = _quiet('openvino').Core()
+    net = core.read_model(file)
+    how = {'INFERENCE_PRECISION_HINT': 'bf16' if half else 'f32', 'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
+    request = core.compile_model(net, 'CPU', how).create_infer_request()
+    meta = {k: v.value for k,v in net.get_rt_info()['framework'].items()} if net.has_rt_info('framework') else {}
+    return lambda x: request.infer({'pictures': x})['probabilities'], meta
+
+_runtimes = {'openvino': _openvino, 'onnxruntime': _onnxruntime}              # the quicker one first
+
+# %% ../nbs/15_export.ipynb #fa0da98c
+def _runtime(name=None):
+    "The name of a runtime that is installed, of those there are the quickest. Raises `ValueError` and `ImportError`."
+    if name not in (None, *_runtimes): raise ValueError(f"runtime {name!r}: there are {' and '.join(_runtimes)}")
+    for r in [name] if name else _runtimes:
+        if find_spec(r): return r
+    raise ImportError(f"{name or ' or '.join(_runtimes)} is needed to run ONNX files: pip install 'segnb[export]'")
+
 class _OnnxNet(nn.Module):
-    "An ONNX session as a network that gives probabilities"
+    "An ONNX file as a network that gives probabilities"
     gives_probs, half = True, False
-    def __init__(self, fn):
+    def __init__(self, fn, runtime, half):
         super().__init__()
-        self.codes = self.size = None
-        try: import onnxruntime
-        except ImportError as e: raise ImportError("onnxruntime is needed to run ONNX files: pip install 'segnb[export]'") from e
-        try: self.session = onnxruntime.InferenceSession(str(fn), providers=['CPUExecutionProvider'])
-        except Exception as e: raise ValueError(f"{fn}: not an ONNX file that can be run ({str(e).splitlines()[0]})") from None
+        try: self.run, self.meta = _runtimes[runtime](str(fn), half)
+        except Exception as e: raise ValueError(f"{fn}: not an ONNX file that can be run ({str(e).strip().splitlines()[-1]})") from None
         self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)       # what asks a network for its device finds one
     def forward(self, x):
         x = x.float()/255 if x.dtype == torch.uint8 else x.float()
-        return torch.from_numpy(self.session.run(None, {'pictures': x.numpy()})[0])
+        return torch.from_numpy(self.run(x.numpy()))
 
+# %% ../nbs/15_export.ipynb #2c811a8a
 def load_onnx(
     fn, # Path of a file that `export_onnx` wrote
+    runtime:str=None, # 'openvino' or 'onnxruntime'; default: OpenVINO, or ONNX Runtime where that is missing
+    half:bool=None, # OpenVINO only: compute in bfloat16; default: where the processor is fast at it
 )->SegModel:
-    "A `SegModel` that ONNX Runtime runs, on the processor. Raises `ValueError` for other files."
+    "A `SegModel` that another program than torch runs, on the processor. Raises `ValueError` for other files."
     if not Path(fn).is_file(): raise FileNotFoundError(f"{fn}: no such file")
-    net = _OnnxNet(fn)
-    meta = net.session.get_modelmeta().custom_metadata_map.get('segnb')
-    if meta is None: raise ValueError(f"{fn}: an ONNX file, but not one of segnb's: its metadata has no 'segnb'")
-    head = json.loads(meta)
+    runtime = _runtime(runtime)
+    if half and runtime != 'openvino': raise ValueError("half: ONNX Runtime computes a file of float32 in float32; runtime='openvino' can do otherwise")
+    net = _OnnxNet(fn, runtime, fast_bf16('cpu') if half is None else half)
+    if 'segnb' not in net.meta: raise ValueError(f"{fn}: an ONNX file, but not one of segnb's: its metadata has no 'segnb'")
+    head = json.loads(net.meta['segnb'])
     net.codes, net.size = Codes(head['codes'], void=head['void'], values=head['values']), head['size']
     return SegModel(net, net.codes, net.size, 'cpu', half=False, info=head['info'])

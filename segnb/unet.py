@@ -183,7 +183,7 @@ def _pretrained(name, in_chans):
         with _no_waiting(): return timm.create_model(name, features_only=True, pretrained=True, in_chans=in_chans)
     except Exception as e: _no_weights(name, e)
 
-# %% ../nbs/04_unet.ipynb #a1a287cc
+# %% ../nbs/04_unet.ipynb #f866a337
 def _no_weights(name, e):
     "Unknown names are errors; weights that cannot be had are a warning"
     if not timm.is_model(name.split('.')[0]):
@@ -191,7 +191,7 @@ def _no_weights(name, e):
         raise ValueError(f"timm has no model {name!r}" + (f"; there are {', '.join(near)}" if near else '')) from e
     if 'features_only' in str(e): raise ValueError(f"{name}: this timm model has no features_only") from e
     warnings.warn(f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no package that has them. "
-                  "Starting from random weights, which need many more pictures. 'tf_efficientnet_lite0' comes with this installation.")
+                  "Starting from random weights, which need many more pictures. 'tf_efficientnet_lite0' and 'tf_efficientnet_lite1' come with this installation.")
 
 # %% ../nbs/04_unet.ipynb #6e9e0337
 _rows = torch.tensor([[0,0,1],[0,1,1],[1,1,0],[1,0,0]], dtype=torch.float)    # row of the 4x4 kernel, from rows of the 3x3 one

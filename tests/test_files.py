@@ -1,6 +1,9 @@
 """Damaged, foreign and unusual files: a clear error or the right answer, never a wrong one."""
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +175,27 @@ def test_files_of_older_versions_load_and_predict_the_same(name):
     probs = model.probs(torch.from_numpy(pic).permute(2, 0, 1)[None].float()/255)[0, :, ::16, ::16]
     expected = torch.tensor(json.loads((FILES/"format1_probs.json").read_text())[name])
     assert (probs - expected).abs().max() < 1e-4
+
+
+def test_onnx_takes_the_runtime_that_is_there(monkeypatch):
+    from segnb import export
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "openvino" else object())
+    assert export._runtime() == "onnxruntime"
+    with pytest.raises(ImportError, match=r"openvino.*segnb\[export\]"): export._runtime("openvino")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="openvino or onnxruntime"): export._runtime()
+
+
+def test_onnx_runs_without_reporting_to_anybody(model_file, tmp_path):
+    "Both runtimes leave an identity in the home folder when they report, even where there is no connection"
+    code = f"""if 1:
+        import torch
+        from segnb.export import export_onnx, load_onnx
+        from segnb.learner import load_model
+        fn = export_onnx(load_model({str(model_file)!r}), {str(tmp_path/"m.onnx")!r})
+        for r in ("onnxruntime", "openvino"): load_onnx(fn, r).probs(torch.rand(1, 3, 64, 64))"""
+    home = tmp_path/"home"
+    home.mkdir()
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY" and not k.startswith("XDG")}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env={**env, "HOME": str(home)})
+    assert [p for p in home.rglob("*") if "Microsoft" in p.parts or "intel" in p.parts] == []
