@@ -59,7 +59,7 @@ def fastai_loaders(ds, crop, bs):
     return SegmentationDataLoaders.from_label_func('.', list(ds.images), mask_of.get, codes=ds.codes.codes, bs=bs, valid_pct=.01,
                                                    batch_tfms=aug_transforms(size=crop), device=torch.device('cpu'))
 
-# %% ../nbs/90_bench.ipynb #adeb6678
+# %% ../nbs/90_bench.ipynb #d715831f
 def torchvision_pipeline(crop):
     "Picture and mask, as Pillow images, to tensors: torchvision's transforms v2"
     from torchvision import tv_tensors
@@ -69,6 +69,7 @@ def torchvision_pipeline(crop):
 
 def albumentations_pipeline(crop):
     "The same by Albumentations"
+    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')             # or it asks the network for its newest version
     import albumentations as A
     tfm = A.Compose([A.Rotate((-10, 10), p=1), A.RandomResizedCrop(crop, scale=(.5, 1), ratio=(.9, 1.1)), A.HorizontalFlip(), A.RandomBrightnessContrast(p=1)])
     def pipeline(image, mask):

@@ -198,7 +198,7 @@ def bench_predict(
         rows += [{'frames at once': bs, 'network': k, 'ms a frame': t, 'times ours': t/ms['segnb'], 'seconds to compile': warm.get(k)} for k,t in ms.items()]
     return pd.DataFrame(rows).set_index(['frames at once','network'])
 
-# %% ../nbs/90_bench_speed.ipynb #12ebeda0
+# %% ../nbs/90_bench_speed.ipynb #7c2b92f6
 def _exported(ours, theirs, half):
     "Functions that predict an array, by both networks in the runtimes that are installed"
     if not find_spec('onnx'): return {}
@@ -206,7 +206,7 @@ def _exported(ours, theirs, half):
     runtimes = {'ONNX Runtime': _onnxruntime} if find_spec('onnxruntime') else {}
     if find_spec('openvino'):
         runtimes['OpenVINO, float32'] = _openvino
-        if half: runtimes['OpenVINO'] = partial(_openvino, half=True)
+        if half: runtimes['OpenVINO, bfloat16'] = partial(_openvino, half=True)
     files = {'segnb': to_onnx(ours), 'SMP Unet': to_onnx(theirs)}
     return {f'{name}, {how}': runtime(file)[0] for how,runtime in runtimes.items() for name,file in files.items()}
 
@@ -240,9 +240,9 @@ class _Smoothed(SegLoss):
 class _Smooth(Callback):
     def before_fit(self): self.learn.loss_func = _Smoothed(weight=self.learn.loss_func.weight)
 
-# %% ../nbs/90_bench_speed.ipynb #b0b78a5d
+# %% ../nbs/90_bench_speed.ipynb #5e6c9c38
 class _LateCrops(Callback):
-    "Crops a third longer each way in the last quarter of the training, which sees more around each pixel"
+    "Crops about a third longer each way, in multiples of 32, in the last quarter of the training: more is seen around each pixel"
     def before_epoch(self):
         if self.epoch == self.n_epoch*3//4:
             aug = self.dls.train.augment

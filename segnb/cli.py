@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENCODER', 'data_path', 'train_recipe', 'last_scores', 'set_seed', 'print_scores', 'demo', 'absent', 'train',
-           'train_loaders', 'check', 'load_any', 'predict', 'export', 'back', 'sweep', 'main']
+           'train_loaders', 'check', 'predict', 'export', 'back', 'sweep', 'main']
 
 # %% ../nbs/91_cli.ipynb #d3df1345
 import argparse, os, shutil, sys, tarfile, time
@@ -244,16 +244,7 @@ def check(
     print(report)
     return 0 if report.ok else 1
 
-# %% ../nbs/91_cli.ipynb #d4098cba
-def load_any(
-    fn, # A model file or an ONNX file
-):  # `SegModel`
-    "The model in a file of `save_model` or `export_onnx`; the ending `.onnx` tells them apart"
-    from segnb.learner import load_model
-    if Path(fn).suffix.lower() != '.onnx': return load_model(fn)
-    from segnb.export import load_onnx
-    return load_onnx(fn)
-
+# %% ../nbs/91_cli.ipynb #0a1b3be9
 def predict(
     model:str, # A model file, or an ONNX file
     pictures:list, # Paths of pictures or folders
@@ -263,7 +254,8 @@ def predict(
 )->int: # Exit status: 1 when a picture could not be read
     "Save class maps and overlays for pictures"
     from fastai.data.transforms import get_image_files
-    m, files = load_any(model), []
+    from segnb.learner import load_model
+    m, files = load_model(model), []
     for p in map(Path, pictures):
         if not p.exists(): raise FileNotFoundError(f"{p}: no such picture or folder")
         files += sorted(get_image_files(p)) if p.is_dir() else [p]

@@ -340,7 +340,7 @@ def save_model(self:SegLearner,
     "Write the network with its classes to a safetensors file; see `load_model`"
     return self.seg_model(info).save(fn)
 
-# %% ../nbs/07_learner.ipynb #737823ed
+# %% ../nbs/07_learner.ipynb #5640cd68
 def _read_header(fn):
     "The header of a model file, or a `ValueError` that says what the file is instead"
     try:
@@ -348,23 +348,31 @@ def _read_header(fn):
     except (SafetensorError, OSError, UnicodeDecodeError) as e:
         raise ValueError(f"{fn}: not a whole safetensors file ({e}). It may be truncated, or another kind of file.") from None
     if meta is None: raise ValueError(f"{fn}: a safetensors file, but not one of segnb's: its header has no 'segnb' entry")
-    try: head = json.loads(meta)
-    except ValueError: raise ValueError(f"{fn}: the header is damaged") from None
-    needed = {'kind','config','codes','values','void','size','info'}
-    if not isinstance(head, dict) or head.get('format') == 1 and needed - set(head): raise ValueError(f"{fn}: the header is incomplete")
-    if head.get('format') != 1: raise ValueError(
-        f"{fn}: written in format {head.get('format')}; this is segnb {segnb.__version__}, which reads format 1. Update segnb.")
+    head = _parse_header(fn, meta, {'kind','config'})
     if head.get('kind') not in _kinds: raise ValueError(f"{fn}: holds a {head.get('kind')!r}; known are {', '.join(_kinds)}")
     return head
 
-# %% ../nbs/07_learner.ipynb #204bb6c8
+def _parse_header(fn, text, also=()):
+    "What is written about a model in its file, looked at before it is used"
+    try: head = json.loads(text)
+    except ValueError: raise ValueError(f"{fn}: the header is damaged") from None
+    needed = {'codes','values','void','size','info', *also}
+    if not isinstance(head, dict) or head.get('format') == 1 and needed - set(head): raise ValueError(f"{fn}: the header is incomplete")
+    if head.get('format') != 1: raise ValueError(
+        f"{fn}: written in format {head.get('format')}; this is segnb {segnb.__version__}, which reads format 1. Update segnb.")
+    return head
+
+# %% ../nbs/07_learner.ipynb #56676eef
 def load_model(
-    fn, # Path of a file that `save_model` wrote
+    fn, # Path of a file that `save_model` wrote, or `export_onnx`
     device=None, # Default: the GPU where there is one
 )->SegModel:
     "A model from its file. Runs no code from the file; raises `ValueError` when it is truncated, foreign, or does not fit together."
     fn = Path(fn)
     if not fn.is_file(): raise FileNotFoundError(f"{fn}: no such model file")
+    if fn.suffix.lower() == '.onnx':
+        from segnb.export import load_onnx
+        return load_onnx(fn)
     head = _read_header(fn)
     try:
         codes = Codes(head['codes'], void=head['void'], values=head['values'])

@@ -177,6 +177,73 @@ def test_files_of_older_versions_load_and_predict_the_same(name):
     assert (probs - expected).abs().max() < 1e-4
 
 
+@pytest.fixture(scope="module")
+def onnx_file(model_file, tmp_path_factory):
+    from segnb.export import export_onnx
+    return export_onnx(load_model(model_file), tmp_path_factory.mktemp("onnx")/"m.onnx")
+
+
+RUNTIMES = ("openvino", "onnxruntime")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_onnx_in_many_threads_answers_each_for_its_own_picture(onnx_file, runtime):
+    from concurrent.futures import ThreadPoolExecutor
+    from segnb.export import load_onnx
+    model, xs = load_onnx(onnx_file, runtime, half=False), torch.rand(24, 3, 64, 96)
+    alone = [model.probs(x[None]) for x in xs]
+    with ThreadPoolExecutor(6) as pool: together = list(pool.map(lambda x: model.probs(x[None]), xs))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, together))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_onnx_models_can_be_copied_and_sent(onnx_file, runtime):
+    import copy
+    import pickle
+    from segnb.export import load_onnx
+    model, x = load_onnx(onnx_file, runtime, half=False), torch.rand(1, 3, 40, 50)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))): assert torch.equal(other.probs(x), model.probs(x))
+
+
+def test_onnx_goes_where_a_model_file_goes(onnx_file, model_file, tmp_path):
+    from segnb.all import Ensemble, TTA
+    from segnb.export import export_onnx
+    x = torch.rand(1, 3, 64, 96)
+    assert load_model(onnx_file).classes == load_model(model_file).classes
+    for wrap in (TTA, lambda m: Ensemble(m, m)): assert (wrap(onnx_file)(x)-wrap(model_file)(x)).abs().max() < .02
+    with pytest.raises(ValueError, match="OnnxNet"): export_onnx(load_model(onnx_file), tmp_path/"again.onnx")
+
+
+@pytest.mark.parametrize("meta", ["no json", "[1]", '{"format": 2}', '{"format": 1, "codes": []}'])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_onnx_with_damaged_metadata_is_refused_by_name(onnx_file, tmp_path, runtime, meta):
+    import onnx
+    from segnb.export import load_onnx
+    proto = onnx.load(onnx_file)
+    onnx.helper.set_model_props(proto, {"segnb": meta})
+    onnx.save(proto, tmp_path/"bad.onnx")
+    with pytest.raises(ValueError, match="bad.onnx: "): load_onnx(tmp_path/"bad.onnx", runtime)
+
+
+def test_onnx_keeps_the_temperature(model_file, tmp_path):
+    from segnb.export import export_onnx, load_onnx
+    model = load_model(model_file, "cpu")
+    model.half, model.temperature = False, 2.5
+    x = torch.rand(1, 3, 50, 70)
+    for r in RUNTIMES: assert torch.allclose(load_onnx(export_onnx(model, tmp_path/"t.onnx"), r, half=False).probs(x), model.probs(x), atol=1e-4)
+
+
+def test_a_runtime_that_is_broken_is_passed_over(monkeypatch):
+    from segnb import export
+    real = export._quiet
+    def broken(name):
+        if name == "openvino": raise ImportError("libopenvino.so: cannot open")
+        return real(name)
+    monkeypatch.setattr(export, "_quiet", broken)
+    assert export._runtime() == "onnxruntime"
+    with pytest.raises(ImportError, match="cannot open"): export._runtime("openvino")
+
+
 def test_onnx_takes_the_runtime_that_is_there(monkeypatch):
     from segnb import export
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "openvino" else object())
@@ -199,3 +266,7 @@ def test_onnx_runs_without_reporting_to_anybody(model_file, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY" and not k.startswith("XDG")}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env={**env, "HOME": str(home)})
     assert [p for p in home.rglob("*") if "Microsoft" in p.parts or "intel" in p.parts] == []
+
+    loud = "import onnxruntime, openvino; import sys; onnxruntime.InferenceSession(sys.argv[1])"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", loud, tmp_path/"m.onnx"], check=True, env={**env, "HOME": str(home)})
+    if not any("Microsoft" in p.parts or "intel" in p.parts for p in home.rglob("*")): pytest.skip("neither of these versions reports")
