@@ -6,6 +6,8 @@ from common import notebooks_in, root
 
 bin = Path(sys.executable).parent
 results = []
+workers = 2                                            # notebooks, or files of tests, at once; each gets its share of the threads
+env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // workers))}
 
 
 def step(name, run):
@@ -40,8 +42,7 @@ def notebooks():
     import torch
     flags = ["--flags", "cuda"] if torch.cuda.is_available() else []
     names = sorted(p.name for p in notebooks_in(root / "nbs"))
-    run = subprocess.run([bin / "nbdev-test", "--timing", "--n-workers", "2", *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                         env={**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))})
+    run = subprocess.run([bin / "nbdev-test", "--timing", "--n-workers", str(workers), *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     print(run.stdout)
     failed = [n for n in names if re.search(rf"^\t{re.escape(n)}$", run.stdout, re.M)]
     if run.returncode and not failed: failed = names
@@ -49,7 +50,7 @@ def notebooks():
 
 
 def pytest():
-    run = subprocess.run([sys.executable, "-m", "pytest"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadfile"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     print(run.stdout)
     count = lambda word: int((re.findall(rf"(\d+) {word}", run.stdout.splitlines()[-1]) or [0])[0])
     failed = count("failed") + count("error")
