@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['to_onnx', 'export_onnx', 'OnnxNet', 'load_onnx']
 
-# %% ../nbs/15_export.ipynb #8c510723
+# %% ../nbs/15_export.ipynb #979002a7
 import copy, importlib, io, json, os, sys, threading, warnings
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch, torch.nn as nn
@@ -15,7 +14,7 @@ from .dataset import Codes
 from .learner import SegLearner, SegModel, _parse_header, fast_bf16, whole_file
 from .unet import pad_to
 
-# %% ../nbs/15_export.ipynb #d2829a65
+# %% ../nbs/15_export.ipynb #ff9856c5
 def _onnx():
     try: import onnx
     except ImportError as e: raise ImportError("onnx is needed to export: pip install 'segnb[export]'") from e
@@ -28,6 +27,7 @@ class _Whole(nn.Module):
         self.model, self.temperature = model, temperature
     def forward(self, x): return (self.model(x)/self.temperature).softmax(1)
 
+# %% ../nbs/15_export.ipynb #1b8e5cf6
 def to_onnx(
     model:nn.Module, # `UNet` or `EncoderUNet`, or another that gives logits (B,classes,H,W)
     channels:int=3, # Of the pictures
@@ -61,7 +61,7 @@ def _quiet(name):
     if name == 'onnxruntime': module.disable_telemetry_events()
     return module
 
-# %% ../nbs/15_export.ipynb #54a8c0d2
+# %% ../nbs/15_export.ipynb #c47a7d53
 def _stride(net):
     "The sides a network works on are multiples of this"
     return getattr(net, 'stride', None) or 2**net.config['depth']
@@ -72,6 +72,7 @@ def _facts(model):
     known = {k: head[k] for k in ('format','codes','values','void','size','info','versions')}
     return {'segnb': json.dumps({**known, 'stride': _stride(model.model)}), 'classes': json.dumps(model.classes)}
 
+# %% ../nbs/15_export.ipynb #47dd25b0
 def export_onnx(
     model, # `SegModel` or `SegLearner` of a `UNet` or `EncoderUNet`
     fn, # Path of the file, ending in `.onnx`
@@ -98,7 +99,7 @@ def _onnxruntime(file, half=False):
     session = onnxruntime.InferenceSession(file, opts, providers=['CPUExecutionProvider'])
     return lambda x: session.run(None, {'pictures': x})[0], session.get_modelmeta().custom_metadata_map
 
-# %% ../nbs/15_export.ipynb #baf8b316
+# %% ../nbs/15_export.ipynb #0e306c73
 def _openvino(file, half=False):
     "A file, or its bytes, in OpenVINO: from pictures to probabilities, and its metadata"
     core, local = _quiet('openvino').Core(), threading.local()
@@ -108,21 +109,20 @@ def _openvino(file, half=False):
     def run(x):
         if not hasattr(local, 'request'): local.request = compiled.create_infer_request()
         return local.request.infer({'pictures': x})['probabilities']
-    return run, {k: v.value for k,v in net.get_rt_info()['framework'].items()} if net.has_rt_info('framework') else {}
+    meta = net.get_rt_info()['framework'] if net.has_rt_info('framework') else {}
+    return run, {k: v.value for k,v in meta.items()}
 
 _runtimes = {'openvino': _openvino, 'onnxruntime': _onnxruntime}              # the quicker one first
 
-# %% ../nbs/15_export.ipynb #32db0abf
+# %% ../nbs/15_export.ipynb #b38c549c
 def _runtime(name=None):
-    "A runtime that is installed, and its name; of those there are the quickest. Raises `ValueError` and `ImportError`."
+    "The name of a runtime that can be imported: the one asked for, else the quickest. Raises `ValueError` and `ImportError`."
     if name not in (None, *_runtimes): raise ValueError(f"runtime {name!r}: there are {' and '.join(_runtimes)}")
     for r in [name] if name else _runtimes:
-        if not find_spec(r): continue
         try: _quiet(r)
-        except (ImportError, OSError):                      # there, and broken: perhaps the next one works
-            if name: raise
+        except (ImportError, OSError) as e: why = e         # missing or broken: perhaps the next one works
         else: return r
-    raise ImportError(f"{name or ' or '.join(_runtimes)} is needed to run ONNX files: pip install 'segnb[export]'")
+    raise ImportError(f"{name or ' or '.join(_runtimes)} is needed to run ONNX files: pip install 'segnb[export]' ({why})")
 
 def _open(fn, runtime, half):
     "A file in a runtime, or a `ValueError` that says that it is none"
