@@ -334,7 +334,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'segnb.export._openvino': ('export.html#_openvino', 'segnb/export.py'),
                               'segnb.export._quiet': ('export.html#_quiet', 'segnb/export.py'),
                               'segnb.export._runtime': ('export.html#_runtime', 'segnb/export.py'),
-                              'segnb.export._stride': ('export.html#_stride', 'segnb/export.py'),
+                              'segnb.export._traced': ('export.html#_traced', 'segnb/export.py'),
                               'segnb.export.export_onnx': ('export.html#export_onnx', 'segnb/export.py'),
                               'segnb.export.load_onnx': ('export.html#load_onnx', 'segnb/export.py'),
                               'segnb.export.to_onnx': ('export.html#to_onnx', 'segnb/export.py')},

@@ -27,14 +27,9 @@ class _Whole(nn.Module):
         self.model, self.temperature = model, temperature
     def forward(self, x): return (self.model(x)/self.temperature).softmax(1)
 
-# %% ../nbs/15_export.ipynb #1b8e5cf6
-def to_onnx(
-    model:nn.Module, # `UNet` or `EncoderUNet`, or another that gives logits (B,classes,H,W)
-    channels:int=3, # Of the pictures
-    temperature:float=1., # Logits are divided by it
-    size=(71,91), # Of the example: odd, so that something is always added
-)->bytes: # An ONNX file
-    "A network as ONNX: `pictures` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
+# %% ../nbs/15_export.ipynb #8dc6f552
+def _traced(model, channels, temperature, size):
+    "A network as ONNX, to be added to"
     onnx, x = _onnx(), torch.zeros(2, channels, *size)
     net = _Whole(copy.deepcopy(model).float().cpu(), temperature).eval()
     axes, file = {0: 'batch', 2: 'height', 3: 'width'}, io.BytesIO()
@@ -45,7 +40,16 @@ def to_onnx(
         classes = net(x).shape[1]
     proto = onnx.load_from_string(file.getvalue())
     proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = classes
-    return proto.SerializeToString()
+    return proto
+
+def to_onnx(
+    model:nn.Module, # `UNet` or `EncoderUNet`, or another that gives logits (B,classes,H,W)
+    channels:int=3, # Of the pictures
+    temperature:float=1., # Logits are divided by it
+    size=(71,91), # Of the example: odd, so that something is always added
+)->bytes: # An ONNX file
+    "A network as ONNX: `pictures` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
+    return _traced(model, channels, temperature, size).SerializeToString()
 
 # %% ../nbs/15_export.ipynb #afda1a85
 def _quiet(name):
@@ -61,18 +65,14 @@ def _quiet(name):
     if name == 'onnxruntime': module.disable_telemetry_events()
     return module
 
-# %% ../nbs/15_export.ipynb #c47a7d53
-def _stride(net):
-    "The sides a network works on are multiples of this"
-    return getattr(net, 'stride', None) or 2**net.config['depth']
-
+# %% ../nbs/15_export.ipynb #f7d95c06
 def _facts(model):
     "What stands in the file beside the network"
     head = json.loads(model.header)                 # refuses what is not one network
     known = {k: head[k] for k in ('format','codes','values','void','size','info','versions')}
-    return {'segnb': json.dumps({**known, 'stride': _stride(model.model)}), 'classes': json.dumps(model.classes)}
+    return {'segnb': json.dumps({**known, 'stride': model.model.stride}), 'classes': json.dumps(model.classes)}
 
-# %% ../nbs/15_export.ipynb #47dd25b0
+# %% ../nbs/15_export.ipynb #638b6528
 def export_onnx(
     model, # `SegModel` or `SegLearner` of a `UNet` or `EncoderUNet`
     fn, # Path of the file, ending in `.onnx`
@@ -83,8 +83,8 @@ def export_onnx(
     if not fn.parent.is_dir(): raise FileNotFoundError(f"{fn.parent}: no such folder to save a model in")
     if isinstance(model, SegLearner): model = model.seg_model()
     if not isinstance(model, SegModel): raise ValueError(f"{type(model).__name__}: one network goes into a file, not what is built of several; export its members one by one")
-    facts, config = _facts(model), model.model.config
-    proto = onnx.load_from_string(to_onnx(model.model, config.get('in_chans', config.get('c_in')), model.temperature, (2*_stride(model.model)+7,)*2))
+    facts, net = _facts(model), model.model
+    proto = _traced(net, net.config.get('in_chans', net.config.get('c_in')), model.temperature, (2*net.stride+7,)*2)
     onnx.helper.set_model_props(proto, facts)
     with whole_file(fn) as tmp: tmp.write_bytes(proto.SerializeToString())
     return fn
@@ -130,10 +130,10 @@ def _open(fn, runtime, half):
     except MemoryError: raise
     except Exception as e: raise ValueError(f"{fn}: not an ONNX file that can be run ({(str(e).strip() or type(e).__name__).splitlines()[-1]})") from None
 
-# %% ../nbs/15_export.ipynb #e4d06680
+# %% ../nbs/15_export.ipynb #aca25829
 class OnnxNet(nn.Module):
     "An ONNX file of `export_onnx` as a network that gives probabilities"
-    gives_probs, half = True, False
+    gives_probs = True
     def __init__(self,
         fn, # Path of the file
         runtime:str, # 'openvino' or 'onnxruntime'

@@ -65,7 +65,7 @@ def pad_to(
     if not (h or w): return x
     return F.pad(x, (0,w,0,h), mode='reflect' if h < x.shape[-2] and w < x.shape[-1] else 'replicate')
 
-# %% ../nbs/04_unet.ipynb #63c01abf
+# %% ../nbs/04_unet.ipynb #63ce0f14
 class UNet(nn.Module):
     "The U-Net of Ronneberger et al. 2015 (arXiv 1505.04597, figure 1), with the options that came later"
     def __init__(self,
@@ -82,21 +82,21 @@ class UNet(nn.Module):
         super().__init__()
         if up not in ('learned','resize'): raise ValueError(f"up={up!r}: choose 'learned' or 'resize'")
         self.config = dict(c_in=c_in, n_out=n_out, width=width, depth=depth, pad=pad, norm=norm, dropout=dropout, up=up, stats=stats)
-        ws = [width*2**i for i in range(depth+1)]
+        self.stride, ws = 2**depth, [width*2**i for i in range(depth+1)]
         self.normalize = Normalize(*stats)
         self.encoder = nn.ModuleList(double_conv(i, o, pad, norm) for i,o in zip([c_in]+ws, ws))
         self.dropout = nn.Dropout2d(dropout)
         self.decoder = nn.ModuleList(UpStep(i, o, pad, norm, up) for i,o in zip(ws[:0:-1], ws[-2::-1]))
         self.head = nn.Conv2d(width, n_out, 1)
 
-# %% ../nbs/04_unet.ipynb #eaf95085
+# %% ../nbs/04_unet.ipynb #0e85b782
 @patch
 def forward(self:UNet, x):
     "(B,c_in,H,W) in 0..1 to logits (B,n_out,H,W); without padding the result is smaller"
     size, skips = x.shape[-2:], []
     if not self.config['pad'] and min(size) < 188 and self.config['depth'] == 4: raise ValueError(
         f"a picture of {size[0]}x{size[1]} is too small for an unpadded U-Net, which loses 92 pixels on each side: build it with pad=True")
-    if self.config['pad']: x = pad_to(x, 2**self.config['depth'])
+    if self.config['pad']: x = pad_to(x, self.stride)
     x = self.normalize(x)
     for i,step in enumerate(self.encoder):
         x = step(F.max_pool2d(x, 2) if i else x)
