@@ -1,4 +1,4 @@
-"""Take console progress bars out of saved outputs: of each line keep what stood there last.
+"""Take console progress bars out of saved outputs, of each line keep what stood there last; and warnings inside other packages, which name paths of this machine.
 
 Outputs are saved without a notebook front end, where fastai and download libraries draw their bars as text."""
 import json, re, sys
@@ -12,12 +12,15 @@ def last_state(text):
     return re.sub(r"\n{2,}", "\n", "\n".join(line for line in lines if not re.fullmatch(r"\s*(\|.*\|.*)?", line) or not line)).lstrip("\n")
 
 
+def foreign(out): return out.get("name") == "stderr" and re.search(r"site-packages/\S+: \w*Warning", "".join(out["text"]))
+
+
 def tidy(path):
     nb = json.loads(path.read_text(encoding="utf-8"))
     for cell in nb["cells"]:
         for out in cell.get("outputs", []):
             if out["output_type"] == "stream": out["text"] = last_state("".join(out["text"])).splitlines(True)
-        if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o["output_type"] != "stream" or "".join(o["text"]).strip()]
+        if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o["output_type"] != "stream" or "".join(o["text"]).strip() and not foreign(o)]
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
