@@ -11,7 +11,7 @@ import math
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import store_attr, patch
 from fastai.torch_core import TensorImage, TensorMask
-from .dataset import VOID, as_picture
+from .dataset import VOID, as_picture, pair_of
 
 # %% ../nbs/02_augment.ipynb #ff9669ea
 def linear_part(
@@ -101,7 +101,7 @@ def relight(
 class SegAugment:
     "Random crops of a batch of frames, image and mask together: `(uint8 frames, uint8 masks) -> (float 0..1, int64)`"
     def __init__(self,
-        crop, # `(height,width)` of the result
+        crop, # `(height,width)` of the result, or one number for both
         zoom=(.7, 1.6), # Range of pixels of the crop per pixel of the frame
         aspect=(.85, 1.18), # Range of width against height
         rotate:float=0., # Degrees, at most, to either side
@@ -111,6 +111,7 @@ class SegAugment:
         focus=(), # Numbers of classes to lay crops around: see below
         focus_share:float=.5, # Share of the crops that are laid around one, where the picture has one
     ):
+        crop = pair_of(crop)
         store_attr()
         if min(crop) < 1 or min(*zoom, *aspect) <= 0 or zoom[0] > zoom[1] or aspect[0] > aspect[1]:
             raise ValueError(f"crop {crop}, zoom {zoom} and aspect {aspect} must be positive, and ranges (low, high)")

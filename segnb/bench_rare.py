@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastai.torch_core import set_seed
 from .dataset import SegDataset, own_split, pixel_counts
-from .dataloader import SegDataLoaders, _sizes, default_crop
+from .dataloader import SegDataLoaders, default_crop
 from .loss import SegLoss, class_weights
 from .learner import seg_learner
 from .one_cycle import ValidateEvery
@@ -46,7 +46,7 @@ def train_with(
 )->tuple: # `SegLearner` and the seconds it trained, added up over the processor's cores
     "One training"
     set_seed(seed)
-    (loaders, loss), size = recipe, np.median(_sizes(ds), 0)
+    (loaders, loss), size = recipe, np.median(ds.file_sizes, 0)
     enlarge, loaders = loaders.get('enlarge', 1), {k: v for k,v in loaders.items() if k != 'enlarge'}
     if enlarge != 1: ds = SegDataset(ds.images, ds.masks, ds.codes, ds.colors, tuple(int(s*enlarge) for s in size))
     learn = seg_learner(SegDataLoaders.from_dataset(ds, split, default_crop(size), **loaders), loss_func=loss)      # crops of one size for all: steps cost the same

@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from fastai.data.transforms import get_image_files
 from .streets import progress
-from .dataset import Codes, _mask_of, guess_codes, layout, mask_numbers, read_image
+from .dataset import Codes, _mask_of, fit_values, guess_codes, layout, read_image, read_mask
 
 # %% ../nbs/14_check.ipynb #fb1a911f
 _kinds = {
@@ -32,7 +32,8 @@ _kinds = {
     'listed, not there': ('stop', 'the list of validation pictures names pictures that cannot be used', 'take them out of valid.txt, or add what is missing'),
     'one side is empty': ('stop', 'nothing to train on, or nothing to validate with', 'mend valid.txt'),
     'only void': ('warn', 'nothing can be learned from the pair', 'move the pair away, or label it'),
-    'class never trained': ('warn', 'the class cannot be learned', 'add pictures that hold it, or take it out of the codes'),
+    'palettes differ': ('stop', 'the same number is another class in another file', 'pass colors=, the colour of each code; or save all masks with one palette'),
+    'class never trained': ('stop', 'the class cannot be learned', 'add images that hold it, or take it out of the codes; if its number is taken for void, pass values='),
     'class never validated': ('warn', 'its score is NaN or 0, whatever the network can do', 'choose another split'),
     'same picture on both sides': ('warn', 'validation knows the answer: scores flatter', 'keep it on one side; split by clip'),
     'nearly the same picture on both sides': ('warn', 'frames of one scene on both sides: scores flatter', 'split by clip with ClipSplitter'),
@@ -44,6 +45,10 @@ _kinds = {
     'names nearly equal': ('warn', 'which is which depends on the file system', 'rename one of them'),
     'mask without picture': ('warn', 'it is not used', 'add the picture, or move the mask away'),
     'one class only': ('note', 'there is no border in it to learn from', 'nothing, if that is how it is'),
+    'a fourth channel': ('warn', 'it varies, and is dropped as transparency is', 'nothing, if it is transparency; a band of its own (near infrared) is not seen by the network'),
+    'few of 16 bits': ('warn', 'divided by 65535 the images are nearly black', 'pass range=, the lowest and highest value'),
+    'same picture twice': ('note', 'it counts twice', 'remove one of the two, unless that is meant'),
+    'two codes, 0 and 255': ('note', '255 is taken for the second class, not for void', 'pass void=255 if it is void'),
     'alpha': ('note', 'the alpha channel is dropped', 'nothing, unless transparency means something'),
     'CMYK': ('note', 'converted to RGB, colours may shift a little', 'nothing'),
     '16 bits': ('note', 'scaled to 8 bits', 'nothing, unless the range is small'),
@@ -137,9 +142,10 @@ def _picture_facts(fn):
     try:
         with Image.open(fn) as im:
             f.update(size=im.size)
-            f['notes'] = [k for k,there in {'alpha': im.mode in ('RGBA','LA','PA') or 'transparency' in im.info, 'CMYK': im.mode == 'CMYK',
+            if im.mode.startswith('I'): f['top'] = im.getextrema()[1]
+            f['notes'] = [k for k,there in {'alpha': im.mode in ('LA','PA') or im.mode == 'RGBA' and len(set(im.getextrema()[3])) == 1 or 'transparency' in im.info, 'CMYK': im.mode == 'CMYK',
                 '16 bits': im.mode.startswith('I') or im.mode == 'F', 'several frames': getattr(im, 'n_frames', 1) > 1,
-                'turned by EXIF': im.getexif().get(274, 1) != 1, 'very large': im.size[0]*im.size[1] > 40e6}.items() if there]
+                'turned by EXIF': im.getexif().get(274, 1) != 1, 'a fourth channel': im.mode == 'RGBA' and len(set(im.getextrema()[3])) > 1, 'very large': im.size[0]*im.size[1] > 40e6}.items() if there]
             rgb = read_image(im)
         f.update(print=hashlib.blake2b(rgb.tobytes(), digest_size=16).digest(), thumb=thumbnail(rgb))
     except Exception as e: f['error'] = str(e) or type(e).__name__              # decoders fail in many ways; one file must not end the visit
@@ -152,13 +158,13 @@ def _mask_facts(fn, colors):
         with Image.open(fn) as im:
             im.load()
             f = dict(size=im.size, kind=im.mode, jpeg=im.format == 'JPEG')
-            a = mask_numbers(im, colors)
+            a, f['palette'] = read_mask(im, colors)
         values, counts = np.unique(a, return_counts=True)
         f['counts'] = dict(zip(values.tolist(), counts.tolist()))
         f['smeared'] = in_between(a) > .2
         return f
     except ValueError as e:
-        if f: return dict(f, colours=str(e).split(': ', 1)[-1])
+        if f and 'colour' in str(e): return dict(f, colours=str(e).split(': ', 1)[-1])
         return dict(error=str(e))
     except Exception as e: return dict(error=str(e) or type(e).__name__)        # decoders fail in many ways; one file must not end the visit
 
@@ -202,7 +208,21 @@ def _about_pairs(pairs, facts):
         if y.get('smeared'): files['smeared mask'].append(mask)
         if 'error' not in x and 'error' not in y and x['size'] != y['size']:
             files['sizes differ'].append(img); details['sizes differ'] = f"{'x'.join(map(str, x['size']))} and mask {'x'.join(map(str, y['size']))}"
-    return [Finding(k, v, details.get(k, '')) for k,v in files.items()]
+    top = max((x.get('top', 0) for x,_ in facts), default=0)
+    if 0 < top < 2**14: details['few of 16 bits'], files['few of 16 bits'] = f'the highest value is {top}: range=(0, {2**int(top).bit_length()-1})', files['16 bits']
+    return [Finding(k, v, details.get(k, '')) for k,v in files.items()] + _about_palettes(pairs, facts)
+
+def _about_palettes(pairs, facts):
+    "Masks of which an index has another colour than in an earlier one"
+    first, bad, detail = {}, [], ''
+    for (_,mask),(_,y) in zip(pairs, facts):
+        for k,color in y.get('palette', {}).items():
+            was, where = first.setdefault(k, (color, mask))
+            if was == color: continue
+            bad.append(mask)
+            detail = detail or f'index {k} is {was} in {where.name} and {color} in {mask.name}'
+            break
+    return [Finding('palettes differ', bad, detail)]*bool(bad)
 
 def _about_masks(pairs, facts, codes):
     "Findings about numbers in masks"
@@ -239,11 +259,13 @@ def same_pictures(
     "Pictures that are on both sides, or nearly"
     side = lambda s: [k for k,t in enumerate(sides) if t == s and 'print' in facts[k][0]]
     train, val = side('train'), side('val')
-    if side('all'): return _alike_without_split(pairs, facts, side('all'), alike)
-    if not train or not val: return []
+    twins = [o for s in set(sides) for o in _twins(pairs, facts, side(s))]
+    if side('all'): return twins + _alike_without_split(pairs, facts, side('all'), alike)
+    if not train or not val: return twins
     prints = {facts[k][0]['print']: k for k in train}
     same = [(k, prints[facts[k][0]['print']]) for k in val if facts[k][0]['print'] in prints]
-    out = [Finding('same picture on both sides', [pairs[k][0] for k,_ in same], f'{pairs[same[0][0]][0].name} is {pairs[same[0][1]][0].name}')] if same else []
+    out = twins
+    if same: out = out + [Finding('same picture on both sides', [pairs[k][0] for k,_ in same], f'{pairs[same[0][0]][0].name} is {pairs[same[0][1]][0].name}')]
     if 'thumb' not in facts[train[0]][0]: return out
     like, most = nearest(facts, val, train)
     near = [k for k in range(len(val)) if most[k] > alike and val[k] not in dict(same)]
@@ -252,6 +274,15 @@ def same_pictures(
     return out
 
 # %% ../nbs/14_check.ipynb #2cad01c3
+def _twins(pairs, facts, idxs):
+    "Images that are there twice on one side"
+    first, out = {}, []
+    for k in idxs:
+        was = first.setdefault(facts[k][0]['print'], k)
+        if was != k: out.append((pairs[was][0], pairs[k][0]))
+    if not out: return []
+    return [Finding('same picture twice', [b for _,b in out], ', '.join(f'{b.name} is {a.name}' for a,b in out[:3]) + (' …' if len(out) > 3 else ''))]
+
 def nearest(facts, some, among)->tuple: # For each of `some` the one `among` others that it resembles most, and the correlation
     "The most similar picture, by thumbnails"
     thumbs = lambda idxs: np.stack([facts[k][0]['thumb'] for k in idxs])
@@ -342,7 +373,11 @@ def check_data(
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)                             # there is a finding for that
         facts = list(progress(ex.map(lambda p: pair_facts(*p, colors), pairs), len(pairs), least=200))
     findings += _about_pairs(pairs, facts) + same_pictures(pairs, facts, sides) + clips_on_both_sides(pairs, sides)
-    try: codes = _find_codes(path, codes, void, facts)
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            codes = _find_codes(path, codes, void, facts)
+        if said: findings.append(Finding('two codes, 0 and 255', [], f'255 is {codes.classes[1]}'))
     except ValueError as e: return Report(len(pairs), findings + [Finding('no codes', [], str(e))])
     return Report(len(pairs), findings + _about_masks(pairs, facts, codes) + _about_classes(facts, sides, codes))
 
@@ -350,6 +385,6 @@ def _find_codes(path, codes, void, facts):
     "The codes that were given, those of the folder, or a guess from the numbers that occur"
     if isinstance(codes, Codes): return codes
     if codes is None and (path/'codes.txt').exists(): codes = path/'codes.txt'
-    if codes is not None: return Codes(codes, void=void)
+    if codes is not None: return fit_values(Codes(codes, void=void), set().union(*(y.get('counts', ()) for _,y in facts)))
     seen = set().union(*(y['counts'] for _,y in facts if 'counts' in y and not y.get('smeared') and not y.get('jpeg')), {0})
     return guess_codes(seen, (path/'trainannot').is_dir(), path)

@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.optimizer import Optimizer
 from safetensors import safe_open, SafetensorError
-from .learner import write_whole
+from .learner import _read_header, write_whole
 
 # %% ../nbs/07b_checkpoint.ipynb #37a9c980
 def random_state()->tuple: # Python's, numpy's, torch's on the processor, and a list of those on GPUs
@@ -36,7 +36,7 @@ def _rng_state(learn):
 
 def _set_rng(learn, tensors, meta):
     as_state = lambda s: (s[0], tuple(s[1]), s[2])
-    cuda = [tensors[k] for k in sorted(tensors) if k.startswith('rng.cuda.')]
+    cuda = [tensors[k] for k in sorted((k for k in tensors if k.startswith('rng.cuda.')), key=lambda k: int(k[9:]))]      # 2 before 10
     set_random_state((as_state(meta['python']), ('MT19937', tensors['rng.numpy'].numpy().astype(np.uint32), *meta['numpy']), tensors['rng.torch'],
                       cuda if len(cuda) == torch.cuda.device_count() else []))
     for dl,s in zip(learn.dls.loaders, meta['loaders']): dl.rng.setstate(as_state(s))
@@ -118,10 +118,9 @@ class Checkpoint(Callback):
         self._load()
 
     def after_epoch(self):
-        try:
-            self._save(self.epoch+1)
-            self._keep_best()
-        except OSError as e: print(f"epoch {self.epoch+1}: the checkpoint could not be written to {self.folder} ({e}). Training goes on; the last one is as it was.", flush=True)
+        for write in (self._keep_best, lambda: self._save(self.epoch+1)):      # the best first: killed between the two, the epoch is done again
+            try: write()
+            except OSError as e: print(f"epoch {self.epoch+1}: the checkpoint could not be written to {self.folder} ({e}). Training goes on; the last one is as it was.", flush=True)
 
 # %% ../nbs/07b_checkpoint.ipynb #e702e171
 @patch
@@ -129,7 +128,7 @@ def _save(self:Checkpoint, done):
     "The state after `done` epochs"
     learn = self.learn
     (rng, rng_meta), (opt, opt_meta) = _rng_state(learn), _opt_state(learn.opt)
-    meta = dict(format=1, done=done, about=self.about, rng=rng_meta, opt=opt_meta, recorder=_recorded(learn.recorder), best=self.best_value)
+    meta = dict(format=1, done=done, about=self.about, rng=rng_meta, opt=opt_meta, recorder=_recorded(learn.recorder))
     write_whole({f'model.{k}': v for k,v in learn.model.state_dict().items()} | opt | rng, {'segnb-training': json.dumps(meta)}, self.last)
 
 @patch
@@ -138,11 +137,11 @@ def _load(self:Checkpoint):
     learn, (tensors, meta) = self.learn, read_checkpoint(self.last)
     now, then = json.loads(json.dumps(self.about)), meta['about']                           # as JSON keeps it: lists for tuples
     short = lambda v: f'{v}' if len(f'{v}') < 40 else f'{str(v)[:36]} …'
-    differ = [f'{k} ({short(then.get(k))} then, {short(now.get(k))} now)' for k in {**now, **then} if now.get(k) != then.get(k)]
+    differ = [f'{k} ({short(then[k])} then, {short(now.get(k))} now)' for k in then if now.get(k) != then[k]]      # older files know fewer settings
     if differ: raise ValueError(f"{self.last} is of another training. What differs: {'; '.join(differ)}. Choose another folder to begin anew.")
     learn.model.load_state_dict({k[6:]: v for k,v in tensors.items() if k.startswith('model.')})
     _set_opt(learn.opt, tensors, meta['opt']); _set_rng(learn, tensors, meta['rng']); _set_recorded(learn.recorder, meta['recorder'])
-    self.best_value = meta['best']
+    self.best_value = self._best_kept()
     learn.first_epoch, learn.train_iter = meta['done'], meta['done']*len(learn.dls.train)
     if meta['done'] >= learn.n_epoch: print(f"{self.last}: this training of {learn.n_epoch} epochs was finished; its weights are loaded", flush=True)
 
@@ -155,6 +154,12 @@ def _can_keep_best(self:Checkpoint):
     except ValueError as e: why = str(e)
     if why: print(f"no best.safetensors will be kept, only last.safetensors: {why}", flush=True)
     self.keeps_best = not why
+
+@patch
+def _best_kept(self:Checkpoint):
+    "The score of the best model so far, as its file says; None where there is none that can be read"
+    try: return _read_header(self.folder/'best.safetensors')['info'].get(self.best)
+    except (ValueError, OSError): return None
 
 @patch
 def _keep_best(self:Checkpoint):

@@ -7,7 +7,7 @@ __all__ = ['ENCODER', 'data_path', 'train_recipe', 'last_scores', 'set_seed', 'p
            'train_loaders', 'check', 'predict', 'export', 'back', 'sweep', 'main']
 
 # %% ../nbs/91_cli.ipynb #d3df1345
-import argparse, os, shutil, sys, tarfile, time
+import argparse, os, shutil, sys, tarfile, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,14 +46,14 @@ ENCODER = 'tf_efficientnet_lite1'
 
 def train_recipe(
     dls, # `SegDataLoaders`
-    epochs:int=30, # Epochs of one cycle
+    epochs:int=None, # Epochs of one cycle; default: 30, or as many as 300 training steps take where that is more
     lr:float=4e-3, # Peak rate of decoder and head; the encoder gets a third
     encoder=ENCODER, # Any timm encoder, or a network as `seg_learner` takes it
     precision:str='auto', # 'bf16', 'fp32' or 'auto'
     validate_every:int=None, # Epochs between validations; default: half way and at the end
     pct_start:float=.25, # Share of the training that the rate goes up; a short one cannot spare a quarter
     bars=None, # Progress bars; default: when there is a terminal
-    resume=None, # Folder for checkpoints, see `Checkpoint`
+    resume=None, # Folder for checkpoints, or a `Checkpoint`
     cbs=(), # Further callbacks
     pretrained:bool=True, # ImageNet weights for the encoder, where it is given by name
 ):  # `SegLearner`, trained
@@ -61,8 +61,9 @@ def train_recipe(
     from contextlib import nullcontext
     from fastai.callback.progress import ProgressCallback
     from segnb.learner import seg_learner
-    from segnb.one_cycle import EpochLines, ValidateEvery
+    from segnb.one_cycle import EpochLines, ValidateEvery, epochs_for
     bars = sys.stdout.isatty() if bars is None else bars
+    if epochs is None: epochs = max(30, epochs_for(len(dls.train)))
     learn, cbs = seg_learner(dls, encoder, pretrained=pretrained, precision=precision), [ValidateEvery(validate_every or max(1, epochs//2)), *cbs]
     if not bars:                                # plain lines where there is no terminal to draw bars in
         learn.remove_cb(ProgressCallback)
@@ -132,8 +133,7 @@ def _demo_files(learn, out, n=6):
 # %% ../nbs/91_cli.ipynb #462af0b3
 def _auto_size(ds, longest=640):
     "Frames too large for a processor are halved; None leaves them as they are"
-    from segnb.dataloader import _sizes
-    sizes = set(_sizes(ds))
+    sizes = set(ds.file_sizes)
     if max(max(s) for s in sizes) <= longest: return None
     if len(sizes) > 1: raise ValueError(f"pictures of {len(sizes)} sizes, up to {max(sizes)}: say with --size H W which size to train at")
     h, w = sizes.pop()
@@ -170,7 +170,7 @@ def absent(dls)->dict: # Names of classes that no picture holds, by set; empty w
 def train(
     data:str, # Folder or name of a data set
     out=None, # Path of the model file; default NAME.safetensors in the current folder
-    epochs:int=30, # Epochs
+    epochs:int=None, # Epochs; default: see `train_recipe`
     lr:float=4e-3, # Peak rate
     bs:int=8, # Pictures a batch
     crop=None, # Height and width of training crops
@@ -183,6 +183,8 @@ def train(
     track=None, # Project to write the training down in, see `SegLearner.track`
 ):  # `SegLearner`, or 130 when it was interrupted
     "Train on a data set, print scores by class, save the model"
+    from segnb.checkpoint import Checkpoint
+    _check_numbers(epochs=epochs, lr=lr, bs=bs)
     path = data_path(data)
     out = _free_place(out or f'{path.resolve().name}.safetensors', overwrite)
     cbs = _tracking(track, out, data, seed)
@@ -193,13 +195,14 @@ def train(
     dls = train_loaders(path, crop, bs, size)
     sizes = f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation pictures'
     print(f'{sizes}, {len(dls.classes)} classes, crops of {tuple(dls.train.augment.crop)}', flush=True)
-    for side,classes in absent(dls).items(): print(f"In no {side} picture: {', '.join(classes)}", flush=True)
-    try: learn = train_recipe(dls, epochs, lr, encoder, precision, resume=checkpoints, cbs=cbs)
+    lost = absent(dls).get('validation')
+    if lost: print(f"In no validation picture: {', '.join(lost)}", flush=True)
+    try: learn = train_recipe(dls, epochs, lr, encoder, precision, resume=Checkpoint(checkpoints, about=dict(seed=seed)), cbs=cbs)
     except KeyboardInterrupt:
         print(f'\nStopped. The same command with --resume goes on after the last whole epoch; the best model so far, if there was a validation, is {checkpoints}/best.safetensors')
         return 130
     table, seconds = last_scores(learn), time.time()-start
-    info = dict(data=str(data), epochs=epochs, lr=lr, seed=seed, pixel_acc=float(table.loc['all','accuracy']), mean_iou=float(table.loc['all','IoU']))
+    info = dict(data=str(data), epochs=learn.n_epoch, lr=lr, seed=seed, pixel_acc=float(table.loc['all','accuracy']), mean_iou=float(table.loc['all','IoU']))
     learn.save_model(out, info)
     shutil.rmtree(checkpoints)
     print(f'\nSaved {out}')
@@ -207,6 +210,11 @@ def train(
     return learn
 
 # %% ../nbs/91_cli.ipynb #0f481b70
+def _check_numbers(**numbers):
+    "Raises `ValueError` for what must be above 0 and is not"
+    for name,v in numbers.items():
+        if v is not None and not v > 0: raise ValueError(f"--{name} {v}: it must be above 0")
+
 def train_loaders(
     path, # A folder with pairs
     crop=None, bs:int=8, # See `SegDataLoaders.from_path`
@@ -321,7 +329,7 @@ _options = dict(
         ('--out', dict(help='model file; default NAME.safetensors')), ('--overwrite', dict(action='store_true', help='replace the model file')),
         ('--resume', dict(action='store_true', help='go on with a training that was interrupted')),
         ('--track', dict(metavar='PROJECT', help='write settings, scores and pictures down in this project; `trackio show` shows them')),
-        ('--epochs', dict(type=int, default=30)), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
+        ('--epochs', dict(type=int, help='default 30, or more on a small set: 300 training steps')), ('--lr', dict(type=float, default=4e-3, help='peak learning rate')),
         ('--bs', dict(type=int, default=8, help='pictures a batch')),
         ('--crop', dict(help='training crops; default about 0.6 of a frame each way', **_pair)),
         ('--size', dict(help='resize frames; default: halve those longer than 640', **_pair)), _encoder(ENCODER), _seed,
@@ -413,8 +421,11 @@ def _bench_speed(part):
 def _bench(part, **kwargs): dict(**{p: _bench_speed(p) for p in ('step','predict','import','camvid','track')}, data=_bench_data, lr=_bench_lr, ensemble=_bench_ensemble, rare=_bench_rare,
     encoders=_bench_encoders, costs=_bench_costs)[part](**kwargs)
 
+def _line(message, category, *_): return f"segnb: {message}\n"
+
 def main(argv=None):
     "The command `segnb`; returns the exit status"
+    warnings.formatwarning = _line                      # a sentence, without the line of code that it comes from
     args = vars(_parser().parse_args(argv))
     run = dict(demo=demo, train=train, check=check, predict=predict, export=export, back=back, sweep=sweep, bench=_bench)[args.pop('command')]
     try: status = run(**args)

@@ -7,7 +7,7 @@ __all__ = ['Frames', 'as_floats', 'SegDataLoader', 'picture_weights', 'plot_batc
            'plot_results', 'default_crop', 'SegDataLoaders']
 
 # %% ../nbs/03_dataloader.ipynb #6e874bed
-import copy, inspect, os, tempfile
+import copy, errno, inspect, os, shutil, tempfile, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,21 +23,35 @@ from .dataset import *
 from .augment import SegAugment
 
 # %% ../nbs/03_dataloader.ipynb #e4c1e7d4
-def _sizes(ds):
-    "(H,W) of each picture, from the files' headers"
-    if ds.size is not None: return [tuple(ds.size)]*len(ds)
-    def one(fn):
-        try:
-            with Image.open(fn) as im: return im.size[::-1]
-        except FileNotFoundError: raise
-        except Exception as e: raise ValueError(f"{fn}: cannot be read as a picture ({e})") from e
-    with ThreadPoolExecutor(os.cpu_count()) as ex: return list(ex.map(one, ds.images))
-
 def _row(n, on_disk):
     "A row of `n` bytes in memory, or over a temporary file that goes away with it"
     if not on_disk: return torch.empty(n, dtype=torch.uint8)
-    f = tempfile.TemporaryFile(prefix='segnb-frames-')
-    return torch.from_numpy(np.memmap(f, dtype=np.uint8, mode='w+', shape=(max(n,1),)))[:n]
+    f, n = tempfile.TemporaryFile(prefix='segnb-frames-'), max(n, 1)
+    if hasattr(os, 'posix_fallocate'): os.posix_fallocate(f.fileno(), 0, n)      # a file with holes would end the process when the disk is full
+    return torch.from_numpy(np.memmap(f, dtype=np.uint8, mode='r+' if hasattr(os, 'posix_fallocate') else 'w+', shape=(n,)))
+
+def _kind_of_disk(folder):
+    "The kind of file system that `folder` is on, as Linux names it; None elsewhere"
+    try: mounts = [l.split()[1:3] for l in Path('/proc/mounts').read_text().splitlines()]
+    except OSError: return None
+    folder = os.path.realpath(folder)
+    return max((m for m in mounts if f'{folder}/'.startswith(m[0].rstrip('/')+'/')), key=lambda m: len(m[0]), default=(None, None))[1]
+
+def _room(folder):
+    "Bytes that temporary files in `folder` may take: free disk, or half of the free memory where the folder is in memory"
+    free = shutil.disk_usage(folder).free
+    if _kind_of_disk(folder) not in ('tmpfs','ramfs'): return free
+    known = dict(l.split(':') for l in Path('/proc/meminfo').read_text().splitlines())
+    return min(free, int(known['MemAvailable'].split()[0])*1024//2)
+
+def _check_room(need):
+    "Raises `OSError` when the temporary folder cannot take `need` bytes"
+    folder = tempfile.gettempdir()
+    room = _room(folder)
+    if need <= room: return
+    where = 'is in memory, and has' if _kind_of_disk(folder) in ('tmpfs','ramfs') else 'has'
+    raise OSError(errno.ENOSPC, f"the decoded frames take {need/2**30:.1f} GB and the temporary folder {folder} {where} room for {room/2**30:.1f} GB. "
+        "Set the variable TMPDIR to a folder on a larger disk, pass a smaller size=, or memory_gb= to keep more in memory")
 
 # %% ../nbs/03_dataloader.ipynb #fdcd4a70
 class Frames:
@@ -46,11 +60,13 @@ class Frames:
         ds, # `SegDataset`
         memory_gb:float=4., # Above this many gigabytes the bytes are kept in a temporary file, memory-mapped
     ):
-        self.ds, self.sizes, self.memory_gb = ds, _sizes(ds), memory_gb
-        if not self.sizes: raise ValueError("no pictures to decode")
+        self.ds, self.memory_gb, self.counts = ds, memory_gb, None
+        if not len(ds): raise ValueError("no images to decode")
+        self.sizes = [ds.size]*len(ds) if ds.size is not None else ds.file_sizes
         area = np.array([h*w for h,w in self.sizes], dtype=np.int64)
         self.ends = np.concatenate([[0], area.cumsum()])
         self.on_disk = 4*area.sum() > memory_gb*2**30
+        if self.on_disk: _check_room(4*int(area.sum()))
         self.x_row, self.y_row = _row(int(3*area.sum()), self.on_disk), _row(int(area.sum()), self.on_disk)
         self.same_size = len(set(self.sizes)) == 1
         self._decode()
@@ -60,6 +76,10 @@ class Frames:
     def has_masks(self):
         "Whether the frames are labelled"
         return self.ds.masks is not None
+    @property
+    def scale(self):
+        "How large the frames are against their files, height and width: the median over the set"
+        return tuple(np.median(np.array(self.sizes)/np.array(self.ds.file_sizes), 0).tolist())
     @property
     def nbytes(self):
         "Bytes of images and masks together"
@@ -77,16 +97,23 @@ def __getitem__(self:Frames, i:int):
 
 @patch
 def _decode(self:Frames):
-    "Decode all pairs into the rows, in threads (Pillow lets go of the interpreter while it decodes)"
+    "Decode all pairs into the rows, in threads (Pillow lets go of the interpreter while it decodes), and count the pixels of each class"
+    n = len(self.ds.classes)
+    if self.has_masks: self.counts = np.zeros((len(self), n), dtype=np.int64)
     def one(i):
         x,y = self.ds[i]
         if x.shape[1:] != self.sizes[i]: raise ValueError(f"{self.ds.images[i]}: header and picture differ in size")
         xi,yi = self[i]
         xi.copy_(x)
-        yi.copy_(y) if y is not None else yi.fill_(VOID)
+        if y is None:
+            yi.fill_(VOID)
+            return
+        yi.copy_(y)
+        self.counts[i] = np.bincount(y.numpy().ravel(), minlength=n)[:n]
     with ThreadPoolExecutor(os.cpu_count()) as ex:
         done = ex.map(one, range(len(self)))
         for _ in progress(done, len(self), least=400): pass
+    self.ds.warn_of_reading()
 
 @patch
 def batch(self:Frames, idxs):
@@ -118,8 +145,8 @@ class SegDataLoader(TfmdDL):
     ):
         self.weights = weights
         self.augment, self._n_inp, self._types = augment, 1, {tuple: [TensorImage, TensorMask]}
-        kwargs.update(num_workers=0)
-        super().__init__(dataset, bs=bs, shuffle=shuffle, device=ifnone(device, default_device()), drop_last=drop_last, **kwargs)
+        if kwargs.pop('num_workers', 0): raise ValueError("num_workers: frames are decoded once, in threads, before the first epoch, so there is nothing for workers to do. Leave it out.")
+        super().__init__(dataset, bs=bs, shuffle=shuffle, device=ifnone(device, default_device()), drop_last=drop_last, num_workers=0, **kwargs)
 
     def new(self, dataset=None, cls=None, **kwargs):
         same = dataset is None or dataset is self.dataset
@@ -210,9 +237,10 @@ def error_picture(
     x, # A picture: see `as_picture`
     truth, pred, # Class numbers (H,W), void 255
 )->np.ndarray: # uint8 (H,W,3)
-    "The picture darkened, red where the prediction is wrong; void is never wrong"
+    "The image in dark grey, red where the prediction is wrong; void is never wrong"
     wrong = (np.asarray(truth) != np.asarray(pred)) & (np.asarray(truth) != VOID)
-    return as_picture(x)//3 + (np.array([170,20,20])*wrong[...,None]).astype(np.uint8)
+    grey = np.asarray(Image.fromarray(as_picture(x)).convert('L'))[...,None]
+    return np.where(wrong[...,None], grey//3+np.array([170,20,20]), grey//2).astype(np.uint8)
 
 def plot_results(
     x, y, pred, # (B,3,H,W) pictures, (B,H,W) masks and (B,H,W) predicted class numbers
@@ -255,13 +283,29 @@ def _class_numbers(wanted, classes):
     return [classes.index(c) if isinstance(c, str) else int(c) for c in wanted]
 
 # %% ../nbs/03_dataloader.ipynb #220103af
+def _two_sides(idxs, ds):
+    "The indices for training and validation, neither of them empty"
+    train, valid = idxs
+    if not len(train) or not len(valid): raise ValueError(
+        f"the split of {len(ds)} images leaves {len(train)} for training and {len(valid)} for validation; neither may be empty. "
+        "Pass another split=, such as ListSplitter or FoldSplitter, or a larger valid_pct=.")
+    return train, valid
+
+def _warn_of_missing(frames):
+    "Warn of classes that no training mask has"
+    lost = [c for c,n in zip(frames.ds.classes, frames.counts.sum(0)) if not n] if frames.has_masks else []
+    if not lost: return
+    void = 1-frames.counts.sum()/max(len(frames.y_row), 1)
+    hint = f" {void:.1%} of their pixels are void {frames.ds.codes.void_values}: is that number a class? Then pass codes= and values=." if void else ''
+    warnings.warn(f"no pixel of {', '.join(lost)} in the training masks: what is in no mask cannot be learned.{hint}")
+
 class SegDataLoaders(DataLoaders):
     "A training and a validation `SegDataLoader`, made by `from_path`, `from_label_func`, `from_df` or `from_dataset`"
     @classmethod
     def from_dataset(cls,
         ds, # `SegDataset` with all pairs
         split=None, # Function from the list of images to two lists of indices; default: a random fifth
-        crop=None, # `(height,width)` of training crops; default `default_crop`
+        crop=None, # `(height,width)` of training crops, or one number for both; default `default_crop`
         bs:int=8, # Pictures a batch
         val_bs:int=None, # Pictures a validation batch; default `bs`
         augment=None, # Instead of a `SegAugment` made from `crop` and `aug`
@@ -275,9 +319,11 @@ class SegDataLoaders(DataLoaders):
         strange = set(aug) - set(inspect.signature(SegAugment).parameters)
         if strange: raise TypeError(f"unknown arguments {', '.join(sorted(strange))}. "
             "Instead of fastai's item_tfms and batch_tfms pass size=, crop=, zoom=, rotate=, light=, dihedral= or an augment=")
+        if min(bs, ifnone(val_bs, bs)) < 1: raise ValueError(f"bs={bs}, val_bs={val_bs}: a batch holds at least one image")
         if 'focus' in aug: aug['focus'] = _class_numbers(aug['focus'], ds.classes)
-        idxs = (split or RandomSplitter(.2, seed=42))(ds.images)
+        idxs = _two_sides((split or RandomSplitter(.2, seed=42))(ds.images), ds)
         frames = [Frames(ds.subset(o), memory_gb) for o in idxs]
+        _warn_of_missing(frames[0])
         if augment is None: augment = SegAugment(crop or default_crop(np.median(frames[0].sizes, 0)), **aug)
         bs = min(bs, len(frames[0]))
         weights = picture_weights(pixel_counts(frames[0], len(ds.classes))) if balance else None
@@ -290,6 +336,13 @@ class SegDataLoaders(DataLoaders):
     def classes(self): return self.codes.classes
 
 # %% ../nbs/03_dataloader.ipynb #fecb6877
+def _there(masks, images, who):
+    "Paths of masks, all of which are there"
+    for m,i in zip(masks, images):
+        if m is None: raise ValueError(f"{who} gives no mask for {i}: it returned None")
+        if not Path(m).is_file(): raise FileNotFoundError(f"{m}: no such file; {who} gives it as the mask of {i}")
+    return masks
+
 @patch(cls_method=True)
 def from_path(cls:SegDataLoaders,
     path, # A folder in a layout that `find_pairs` knows
@@ -300,10 +353,11 @@ def from_path(cls:SegDataLoaders,
     colors=None, # For masks coded in RGB colours
     size=None, # `(height,width)` to resize all frames to when they are read
     void=('Void','Unlabelled','Unlabeled'), # Names or numbers that are never counted
+    range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a folder"
-    ds, found = find_pairs(path, codes, colors, void, size)
+    ds, found = find_pairs(path, codes, colors, void, size, range)
     return cls.from_dataset(ds, split or found, crop, bs, path=path, **kwargs)
 
 @patch(cls_method=True)
@@ -315,11 +369,11 @@ def from_label_func(cls:SegDataLoaders,
     valid_pct:float=.2, # Share of pictures for validation, drawn at random, unless there is a `split`
     seed:int=None, # For drawing them
     split=None, # Function from the list of images to two lists of indices
-    colors=None, size=None, void=('Void','Unlabelled','Unlabeled'), # See `SegDataset`
+    colors=None, size=None, void=('Void','Unlabelled','Unlabeled'), range=None, # See `SegDataset`
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a list of files and a function that finds the mask of each"
-    ds = SegDataset(fnames, [label_func(o) for o in fnames], codes, colors, size, void)
+    ds = SegDataset(fnames, _there([label_func(o) for o in fnames], fnames, 'label_func'), codes, colors, size, void, range)
     return cls.from_dataset(ds, split or RandomSplitter(valid_pct, seed=seed), path=path, **kwargs)
 
 # %% ../nbs/03_dataloader.ipynb #3578a4d0
@@ -330,23 +384,34 @@ def from_df(cls:SegDataLoaders,
     image_col='image', mask_col='mask', # Columns with the names of the files
     valid_col=None, # Column that is true for validation pairs; default: a random fifth
     codes=None, # Names, `Codes` or a `codes.txt`
-    colors=None, size=None, void=('Void','Unlabelled','Unlabeled'), # See `SegDataset`
+    colors=None, size=None, void=('Void','Unlabelled','Unlabeled'), range=None, # See `SegDataset`
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
-    "Loaders for a table of files"
+    "Loaders for a table of files. Raises `ValueError` for columns that are missing or do not say what they should."
+    for c in (image_col, mask_col, valid_col):
+        if c is not None and c not in df: raise ValueError(f"the table has no column {c!r}; its columns are {', '.join(map(str, df.columns))}")
     images, masks = ([Path(path)/o for o in df[c]] for c in (image_col, mask_col))
-    if valid_col is not None: kwargs['split'] = IndexSplitter(np.flatnonzero(df[valid_col].astype(bool)))
-    return cls.from_dataset(SegDataset(images, masks, codes, colors, size, void), path=path, **kwargs)
+    if valid_col is not None: kwargs['split'] = IndexSplitter(_true_rows(df[valid_col]))
+    ds = SegDataset(images, _there(masks, images, f'column {mask_col!r}'), codes, colors, size, void, range)
+    return cls.from_dataset(ds, path=path, **kwargs)
+
+def _true_rows(col):
+    "Where a column is true. Raises `ValueError` where it holds anything but true and false (or 1 and 0), as every text counts as true."
+    strange = [v for v in col.unique().tolist() if v not in (0, 1)]
+    if strange: raise ValueError(f"column {col.name!r} holds {strange[:3]}: it must be true for validation rows and false for the others. "
+        f"df[{col.name!r}] == {strange[0]!r} is such a column.")
+    return np.flatnonzero(col.astype(bool))
 
 # %% ../nbs/03_dataloader.ipynb #2df13082
 @patch
 def resized(self:SegDataLoaders,
-    size, # `(height,width)` of the frames
+    size, # `(height,width)` of the frames, or one number for both
     crop=None, # Default: the crop changes as the frames do
     bs:int=None, # Default: as it is
 )->SegDataLoaders:
     "Loaders for the same pairs with frames of another size, for progressive resizing"
-    train, valid = (Frames(SegDataset(o.ds.images, o.ds.masks, o.ds.codes, o.ds.colors, tuple(size)), o.memory_gb) for o in (self.train_ds, self.valid_ds))
+    train, valid = (Frames(o.ds.at_size(size), o.memory_gb) for o in (self.train_ds, self.valid_ds))
+    size = pair_of(size)
     aug, old = self.train.augment, np.median(self.train_ds.sizes, 0)
     if isinstance(aug, SegAugment):
         crop = crop or tuple(max(32, round(c*s/o/32)*32) for c,s,o in zip(aug.crop, size, old))
@@ -366,4 +431,4 @@ def test_dl(self:SegDataLoaders,
 )->SegDataLoader:
     "A loader of whole pictures without masks, at the size of the validation frames if these were resized"
     if kwargs.get('with_labels'): raise ValueError("test_dl gives pictures without masks; make a SegDataLoader of Frames for labelled ones")
-    return self.valid.new(Frames(SegDataset(L(fnames), None, self.codes, size=self.valid_ds.ds.size)), bs=bs or self.valid.bs)
+    return self.valid.new(Frames(SegDataset(L(fnames), None, self.codes, size=self.valid_ds.ds.size, range=self.valid_ds.ds.range)), bs=bs or self.valid.bs)

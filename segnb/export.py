@@ -69,7 +69,7 @@ def _quiet(name):
 def _facts(model):
     "What stands in the file beside the network"
     head = json.loads(model.header)                 # refuses what is not one network
-    known = {k: head[k] for k in ('format','codes','values','void','size','info','versions')}
+    known = {k: head[k] for k in ('format','codes','values','void','size','scale','range','info','versions')}
     return {'segnb': json.dumps({**known, 'stride': model.model.stride}), 'classes': json.dumps(model.classes)}
 
 # %% ../nbs/15_export.ipynb #638b6528
@@ -145,6 +145,7 @@ class OnnxNet(nn.Module):
         if 'segnb' not in meta: raise ValueError(f"{fn}: an ONNX file, but not one of segnb's: its metadata has no 'segnb'")
         self.head = _parse_header(fn, meta['segnb'], {'stride'})
         self.codes, self.size = Codes(self.head['codes'], void=self.head['void'], values=self.head['values']), self.head['size']
+        self.scale, self.range = self.head.get('scale'), self.head.get('range')
         self.config = {'name': f"{Path(fn).name} in {runtime}, {'bfloat16' if half else 'float32'}"}
         self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)       # what asks a network for its device finds one
 
@@ -167,4 +168,4 @@ def load_onnx(
     if half and runtime != 'openvino': raise ValueError("half: ONNX Runtime computes a file of float32 in float32; runtime='openvino' can do otherwise")
     half = runtime == 'openvino' and (fast_bf16('cpu') if half is None else half)
     net = OnnxNet(fn, runtime, half)
-    return SegModel(net, net.codes, net.size, 'cpu', half=False, info=net.head['info'])
+    return SegModel(net, net.codes, net.size, 'cpu', half=False, info=net.head['info'], scale=net.scale, range=net.range)

@@ -249,7 +249,7 @@ class Reliability:
         "Count the pixels of a batch"
         conf, pred = p.max(1)
         keep = y != VOID
-        conf, pred, y = conf[keep].double().cpu(), pred[keep].cpu(), y[keep].cpu()
+        conf, pred, y = conf[keep].cpu().double(), pred[keep].cpu(), y[keep].cpu()           # Apple's GPU has no doubles
         at = pred*self.bins + (conf*self.bins).long().clamp_(0, self.bins-1)
         for total,v in ((self.count, torch.ones_like(conf)), (self.sure, conf), (self.right, (pred == y).double())): total.view(-1).index_add_(0, at, v)
         return self
@@ -361,7 +361,7 @@ class Tempered(torch.nn.Module):
     def __init__(self, model, temperature):
         super().__init__()
         self.model, self.temperature = as_probs(model), temperature
-        self.codes, self.size = self.model.codes, self.model.size
+        self.codes, self.size, self.scale = self.model.codes, self.model.size, self.model.scale
     @torch.inference_mode()
     def forward(self, x): return tempered(self.model(x), self.temperature)
 

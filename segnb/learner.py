@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['seg_splitter', 'fast_bf16', 'autocast', 'HalfPrecision', 'FiniteLoss', 'SegLearner', 'seg_learner', 'SegModel',
-           'at_size', 'whole_file', 'write_whole', 'load_model', 'save_mask']
+           'at_size', 'tile_starts', 'tile_weight', 'tiled', 'enlarged', 'whole_file', 'write_whole', 'load_model',
+           'save_mask']
 
 # %% ../nbs/07_learner.ipynb #e8b245e4
-import json, os, tempfile
+import json, math, os, tempfile, warnings
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -59,9 +60,11 @@ class HalfPrecision(Callback):
     "Forward pass in bfloat16, predictions back in float32"
     order, ctx = -5, None
     def before_batch(self):
+        if hasattr(self.learn, 'mixed_precision'): return      # fastai's `to_fp16` and `to_bf16` have their own autocast
         self.ctx = autocast(self.x.device)
         self.ctx.__enter__()
     def after_pred(self):
+        if self.ctx is None: return
         self.close()
         self.learn.pred = self.pred.float()
     def close(self):
@@ -71,14 +74,29 @@ class HalfPrecision(Callback):
 
 # %% ../nbs/07_learner.ipynb #c05b2a3a
 class FiniteLoss(Callback):
-    "End a training whose loss is not a number before it takes the weights with it. Raises `FloatingPointError`."
+    "End a training whose loss is not a number before it takes the weights with it. Raises `FloatingPointError`; warns of a validation loss that is none."
     order = 5
+    def after_epoch(self):
+        loss = dict(zip(self.recorder.metric_names, self.recorder.log)).get('valid_loss')
+        if self.learn.fitting and loss is not None and not math.isfinite(loss): warnings.warn(
+            f"the validation loss of epoch {self.epoch+1} is {float(loss)}, though the training loss is finite. In evaluation mode the network uses the statistics that batch norm has "
+            "gathered: they may have been spoilt by a rate that is too high or by half precision. Try a lower rate or precision='fp32', and do not trust the scores of this epoch.")
     def after_loss(self):
         if not (self.training and self.learn.fitting) or torch.isfinite(self.learn.loss).all(): return
         dl = self.dls.train
         names = [dl.dataset.ds.images[i].name for i in getattr(dl, 'drawn', [])]
         raise FloatingPointError(f"the loss became {float(self.learn.loss.mean())} in epoch {self.epoch+1}, batch {self.iter+1}, at a rate of {self.opt.hypers[-1]['lr']:.2g}, with the pictures "
             f"{', '.join(names)}. No step was taken with it, but the statistics of batch norm have seen it: go on from the last checkpoint, with a lower rate or precision='fp32'. If it is always the same picture, look at it.")
+
+def _lacks_memory(e): return isinstance(e, MemoryError) or any(s in str(e) for s in ('out of memory', "can't allocate memory", 'not enough memory'))
+
+_several = ("segnb trains in one process on one device: its convolutions take over the batch norm behind them, which DataParallel, DistributedDataParallel "
+            "and SyncBatchNorm do not know of. Train without them.")
+
+def _one_process(model):
+    "Raises `NotImplementedError` for networks that were made to train on several devices"
+    kinds = (nn.DataParallel, nn.parallel.DistributedDataParallel, nn.SyncBatchNorm)
+    if any(isinstance(m, kinds) for m in model.modules()): raise NotImplementedError(_several)
 
 def _no_memory(e, learn):
     "A `MemoryError` that says what would take less; what the batch left behind is let go of"
@@ -88,7 +106,8 @@ def _no_memory(e, learn):
     elif n > 1: ways = [f'bs={n//2} with GradientAccumulation({n}), which learns nearly the same', 'a smaller crop='] + ways
     else: ways = ['a smaller crop='] + ways
     what = f"a {'training' if learn.training else 'validation'} batch of {n} pictures of {h}x{w} in {'half' if learn.half else 'full'} precision"
-    learn.opt.zero_grad(); learn._end_cleanup(); learn.loss_grad = None
+    if learn.opt is not None: learn.opt.zero_grad()
+    learn._end_cleanup(); learn.loss_grad = None
     return MemoryError(f"{what} does not fit into memory. What takes less: {', '.join(ways)}. ({str(e).splitlines()[0]})")
 
 # %% ../nbs/07_learner.ipynb #67e3c8be
@@ -98,15 +117,20 @@ class SegLearner(Learner):
     def __init__(self, dls, model, loss_func=None, precision='auto', splitter=seg_splitter, **kwargs):
         if precision not in ('auto','bf16','fp32'): raise ValueError(f"precision={precision!r}: choose 'auto', 'bf16' or 'fp32'")
         device = getattr(dls, 'device', None) or default_device()
-        self.half = precision == 'bf16' or precision == 'auto' and fast_bf16(device)
+        half = precision == 'bf16' or precision == 'auto' and fast_bf16(device)
+        _one_process(model)
         model = quicken(model).to(device).to(memory_format=torch.channels_last)
         super().__init__(dls, model, loss_func=loss_func or SegLoss(), splitter=splitter, **kwargs)
         self.add_cb(FiniteLoss())
-        if self.half: self.add_cb(HalfPrecision())
+        if half: self.add_cb(HalfPrecision())
         self.first_epoch = 0                            # where `fit` begins; a checkpoint moves it
 
     @property
     def codes(self): return self.dls.codes
+    @property
+    def half(self):
+        "Whether it computes in bfloat16"
+        return hasattr(self, 'half_precision')
     @property
     def fitting(self):
         "Whether what runs is a training, and not a range test, `validate` or `get_preds`"
@@ -118,12 +142,16 @@ class SegLearner(Learner):
     def one_batch(self, i, b):
         try: super().one_batch(i, b)
         except RuntimeError as e:
-            if not any(s in str(e) for s in ('out of memory', "can't allocate memory", 'not enough memory')): raise
+            if not _lacks_memory(e): raise
             raise _no_memory(e, self) from e
         finally:
             if self.half: self.half_precision.close()
 
+    def to_parallel(self, *args, **kwargs): raise NotImplementedError(_several)
+    to_distributed = parallel_ctx = distrib_ctx = to_parallel
+
     def _do_fit(self):
+        _one_process(self.model)
         first, self.first_epoch = self.first_epoch, 0
         for self.epoch in range(first, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
@@ -194,18 +222,21 @@ class SegModel:
     def __init__(self,
         model:nn.Module, # Gives logits (B,classes,H,W) for (B,3,H,W) in 0..1; or probabilities, and says so by `gives_probs`
         codes, # `Codes`
-        size=None, # `(height,width)` of the frames it was trained on; None: pictures are taken at their own size
+        size=None, # `(height,width)` of the frames it was trained on; None: images are taken at their own size
         device=None, # Default: where the model is
         half=None, # Compute in bfloat16; default: where the device is fast at it
         info=None, # Anything worth keeping about the model, saved with it
         temperature:float=1., # Logits are divided by it: see the chapter on calibration
+        scale=None, # `(height,width)`: how large the frames were against their files; None: not known, as in files of older versions
+        range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255, as in training
     ):
         if getattr(model, 'config', {}).get('pad') is False:
             raise ValueError("an unpadded UNet labels only the middle of a picture: build it with pad=True to predict with it")
         self.codes, self.size, self.info = codes, None if size is None else tuple(int(s) for s in size), info or {}
         self.model = model.eval() if device is None else model.to(device).eval()
         self.half = fast_bf16(self.device) if half is None else half
-        self.temperature = float(temperature)
+        self.temperature, self.range = float(temperature), None if range is None else tuple(range)
+        self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
 
     @property
     def classes(self): return self.codes.classes
@@ -233,37 +264,141 @@ def probs(self:SegModel,
         return p if size is None else at_size(p, size)
 
 @patch
-def training_size(self:SegModel, size)->tuple:
-    "`(height,width)` a picture of `size` is resized to: the area of the training frames, its own proportions"
-    if self.size is None or tuple(size) == self.size: return tuple(size)
-    f = (self.size[0]*self.size[1]/(size[0]*size[1]))**.5
-    return tuple(max(1, round(s*f)) for s in size)
+def inner_size(self:SegModel,
+    size, # `(height,width)` of an image
+    scale=None, # See `predict`
+)->tuple:
+    "`(height,width)` at which an image is predicted. Warns where an image is made much smaller because the model does not know its scale."
+    if scale is None: scale = self.scale or ('fit' if self.size else 1)
+    if isinstance(scale, str) and scale != 'fit': raise ValueError(f"scale={scale!r}: give a number, a pair of them, 'fit', or None for the scale of the training frames")
+    if scale == 'fit':
+        if self.size is None: raise ValueError("scale='fit': this model does not know the size of its training frames")
+        f = 1. if tuple(size) == self.size else (self.size[0]*self.size[1]/(size[0]*size[1]))**.5
+        if self.scale is None and f < .5: warnings.warn(f"an image of {size[0]}x{size[1]} is shrunk to the area of a training frame ({self.size[0]}x{self.size[1]}), as this "
+            "model file does not say at which scale it was trained. If its frames were as large as their files, pass scale=1.")
+        scale = f
+    scale = np.broadcast_to(scale, 2)
+    if not (scale > 0).all(): raise ValueError(f"scale={scale.tolist()}: both factors must be above 0")
+    return tuple(max(1, round(n*f)) for n,f in zip(size, scale.tolist()))
+
+# %% ../nbs/07_learner.ipynb #94362d08
+def tile_starts(
+    n:int, # Length of the image
+    tile:int, # Length of a tile
+    overlap:float, # Share of a tile that it has in common with the next, at least
+)->list:
+    "Where tiles begin, so that all of `0..n` is covered and no tile reaches beyond it"
+    if n <= tile: return [0]
+    count = math.ceil((n-tile)/max(1, tile*(1-overlap)))+1
+    return [round(i*(n-tile)/(count-1)) for i in range(count)]
+
+def tile_weight(
+    tile:int, # Length of a tile
+    kind:str='gaussian', # 'gaussian' or 'flat'
+    margin:tuple=(0,0), # Pixels at either end that do not count
+)->torch.Tensor:
+    "How much each row (or column) of a tile counts"
+    w = torch.ones(tile)
+    if kind == 'gaussian': w = torch.exp(-.5*((torch.arange(tile)-(tile-1)/2)/(tile/8))**2).clamp_min(1e-4)
+    w[:margin[0]] = 0; w[tile-margin[1]:] = 0
+    return w
+
+# %% ../nbs/07_learner.ipynb #7f1e3ee3
+@torch.inference_mode()
+def tiled(
+    predict, # Function from a batch of tiles to probabilities (B,classes,h,w)
+    x, # (B,3,H,W), float in 0..1 or uint8
+    tile, # `(height,width)` of a tile
+    overlap:float=.25, # Share of a tile that it has in common with the next, at least
+    weight:str='gaussian', # 'gaussian', or 'flat' where all pixels of a tile count alike
+    margin:int=0, # Pixels at inner edges of tiles that do not count at all
+    device=None, # Where tiles are brought; default: they stay where `x` is
+):  # Probabilities (B,classes,h,W), strip by strip
+    "Predict overlapping tiles and blend them: finished rows of the image, from the top. Memory does not grow with the image's height."
+    H,W = x.shape[-2:]
+    def axis(n, t):
+        starts, t = tile_starts(n, t, overlap), min(n, t)
+        return [(s, tile_weight(t, weight, (margin*(s > 0), margin*(s+t < n)))) for s in starts]
+    rows, cols = axis(H, tile[0]), axis(W, tile[1])
+    total, norm, top = None, torch.zeros(0, W), 0
+    for k,(r,wr) in enumerate(rows):
+        for c,wc in cols:
+            p = predict(x[..., r:r+len(wr), c:c+len(wc)].to(ifnone(device, x.device)))
+            if total is None: total = p.new_zeros(*p.shape[:2], 0, W)
+            if (more := r+len(wr)-top-total.shape[-2]) > 0: total, norm = F.pad(total, (0,0,0,more)), F.pad(norm, (0,0,0,more))
+            w = wr[:,None]*wc
+            at = (slice(r-top, r-top+len(wr)), slice(c, c+len(wc)))
+            total[(..., *at)] += p*w.to(p); norm[at] += w
+        done = (rows[k+1][0] if k+1 < len(rows) else H) - top
+        yield total[..., :done, :]/norm[:done].to(total)
+        total, norm, top = total[..., done:, :].clone(), norm[done:].clone(), top+done
+
+# %% ../nbs/07_learner.ipynb #4633911f
+@torch.inference_mode()
+def enlarged(
+    strips, # Probabilities (B,classes,h,w), from the top: the rows of one image of `size`
+    size, new_size, # `(height,width)` of that image, and of the result
+    rows:int=64, # Rows of the result in each strip, at most
+):  # Probabilities (B,classes,h,width), strip by strip
+    "Strips at another size, bilinear: what `interpolate` would give for the whole image, which never is in memory"
+    if tuple(size) == tuple(new_size):
+        yield from strips
+        return
+    at = ((torch.arange(new_size[0])+.5)*(size[0]/new_size[0])-.5).clamp(0, size[0]-1)      # the row of the image that each new row comes from
+    held, top, row = None, 0, 0
+    for p in strips:
+        held = p if held is None else torch.cat([held, p], -2)
+        bottom = top+held.shape[-2]
+        while row < new_size[0]:
+            more = at[row:row+rows]
+            if bottom < size[0]: more = more[more < bottom-1]                # the rows below are not there yet
+            if not len(more): break
+            low = more.floor().long()
+            f = (more-low).to(held)[:,None]
+            a, b = (held[..., (k-top).clamp_max(held.shape[-2]-1), :] for k in (low, low+1))
+            yield at_size(a*(1-f)+b*f, (len(more), new_size[1]))
+            row += len(more)
+        if row < new_size[0]:
+            keep = int(at[row].floor())
+            held, top = held[..., keep-top:, :].clone(), keep
 
 # %% ../nbs/07_learner.ipynb #4616719d
 def _is_picture_array(a): return isinstance(a, np.ndarray) and a.ndim in (2,3)
 
 @patch
-def _one(self:SegModel, src, resize=True):
-    "The class map of one picture, uint8 (H,W)"
-    a = np.array(as_picture(src) if _is_picture_array(src) else read_image(src))
-    as_batch = lambda a: torch.from_numpy(a).permute(2,0,1)[None]
-    if hasattr(self.model, 'classify'): return self.model.classify(as_batch(a))[0].numpy()      # piece by piece, at the picture's own size
-    size = a.shape[:2]
-    inner = self.training_size(size) if resize else size
-    if inner != size: a = np.array(Image.fromarray(a).resize(inner[::-1], Image.BILINEAR, reducing_gap=3))
-    return self.probs(as_batch(a).float()/255, size).argmax(1)[0].byte().cpu().numpy()
+def tile_for(self:SegModel,
+    size, # `(height,width)` at which an image is predicted
+    tile=None, # See `predict`
+):  # `(height,width)` of tiles, or None: in one piece
+    "Images of which a side is more than twice a training frame's are predicted in tiles as large as a frame, but at least 256"
+    if tile is not None: return pair_of(tile) if tile else None
+    if self.size is None or all(n <= 2*t for n,t in zip(size, self.size)): return None
+    return tuple(max(256, -(-t//32)*32) for t in self.size)
+
+@patch
+def _one(self:SegModel, src, scale=None, tile=None):
+    "The class map of one image, uint8 (H,W)"
+    im = Image.fromarray(as_picture(src)) if _is_picture_array(src) else read_image(src, self.range)
+    size = im.size[::-1]
+    inner = self.inner_size(size, scale)
+    x = torch.from_numpy(np.array(resized_image(im, inner))).permute(2,0,1)[None]
+    if hasattr(self.model, 'strips'): rows = self.model.strips(x)
+    elif tile := self.tile_for(inner, tile): rows = tiled(lambda x: self.probs(x.float()/255), x, tile, device=self.device)
+    else: return self.probs(x.float()/255, size).argmax(1)[0].byte().cpu().numpy()
+    return torch.cat([p.argmax(1)[0].byte().cpu() for p in enlarged(rows, inner, size)]).numpy()
 
 @patch
 def predict(self:SegModel,
     src, # A path, a PIL image, an array (H,W,3) or (H,W), a batch (B,3,H,W) in 0..1, a folder, or a list of paths
-    resize:bool=True, # Bring pictures to the area of the training frames first
+    scale=None, # Factor of height and width before predicting; default: that of the training frames. 'fit': to the area of a training frame
+    tile=None, # `(height,width)` of tiles, 0 for none; default: see `tile_for`
 ):  # uint8 (H,W) of class numbers; (B,H,W) for a batch; pairs of path and class map, one by one, for a folder or a list
-    "Class maps at the pictures' own sizes"
+    "Class maps at the images' own sizes"
     if isinstance(src, torch.Tensor):
         return self.probs(src if src.ndim == 4 else src[None]).argmax(1).byte().cpu()[slice(None) if src.ndim == 4 else 0]
     if isinstance(src, (str, Path)) and Path(src).is_dir(): src = sorted(get_image_files(src))
-    if isinstance(src, (list, tuple, L)): return ((Path(o), self._one(o, resize)) for o in src)
-    return self._one(src, resize)
+    if isinstance(src, (list, tuple, L)): return ((Path(o), self._one(o, scale, tile)) for o in src)
+    return self._one(src, scale, tile)
 
 # %% ../nbs/07_learner.ipynb #45ccb9c0
 @patch
@@ -272,12 +407,13 @@ def seg_model(self:SegLearner,
 )->SegModel:
     "The network of this learner as a `SegModel`"
     frames = self.dls.train_ds
-    return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info, temperature=self.temperature)
+    return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info, temperature=self.temperature,
+                    scale=frames.scale, range=frames.ds.range)
 
 @patch
-def predict(self:SegLearner, src, resize:bool=True):
-    "Class maps at the pictures' own sizes; see `SegModel.predict`"
-    return self.seg_model().predict(src, resize)
+def predict(self:SegLearner, src, scale=None, tile=None):
+    "Class maps at the images' own sizes; see `SegModel.predict`"
+    return self.seg_model().predict(src, scale, tile)
 
 # %% ../nbs/07_learner.ipynb #83762e9b
 _kinds = {c.__name__: c for c in (UNet, EncoderUNet)}
@@ -289,7 +425,7 @@ def header(m:SegModel):
     kind = type(m.model).__name__
     if kind not in _kinds: raise ValueError(f"a {kind} cannot be rebuilt from a model file, only {' and '.join(_kinds)}; save its state_dict yourself")
     return json.dumps(dict(format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values,
-                           size=m.size, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
+                           size=m.size, scale=m.scale, range=m.range, info=m.info, temperature=m.temperature, versions=dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)), default=float)
 
 # %% ../nbs/07_learner.ipynb #3dd81f36
 @contextmanager
@@ -379,8 +515,13 @@ def load_model(
         model = _kinds[head['kind']](**head['config'], **(dict(pretrained=False) if head['kind'] == 'EncoderUNet' else {}))
         with safe_open(fn, 'pt') as f: model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
         model = quicken(model).to(memory_format=torch.channels_last)
-        return SegModel(model, codes, head['size'], ifnone(device, default_device()), info=head['info'], temperature=head.get('temperature', 1.))
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as e:
+        return SegModel(model, codes, head['size'], ifnone(device, default_device()), info=head['info'], temperature=head.get('temperature', 1.),
+                        scale=head.get('scale'), range=head.get('range'))
+    except MemoryError: raise
+    except RuntimeError as e:
+        if _lacks_memory(e): raise MemoryError(f"{fn}: the model does not fit into memory on {ifnone(device, default_device())}. Load it with device='cpu', or close what else is there. ({str(e).splitlines()[0]})") from e
+        raise ValueError(f"{fn}: header and tensors do not fit each other ({e})") from e
+    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as e:
         raise ValueError(f"{fn}: header and tensors do not fit each other ({e})") from e
 
 # %% ../nbs/07_learner.ipynb #6e5739cc
@@ -412,6 +553,7 @@ def predict_folder(self:SegModel,
     dst, # Folder for the results; made if it is not there
     overlays:bool=True, # Also save pictures with their class colours over them
     overwrite:bool=False, # Replace results that are already there
+    scale=None, tile=None, # See `predict`
 )->tuple: # `(paths of the masks, {path: reason} of pictures that failed)`
     "Save a palette PNG `NAME_mask.png` and a picture `NAME_overlay.jpg` for each picture"
     files = sorted(get_image_files(src)) if isinstance(src, (str, Path)) and Path(src).is_dir() else list(L(src).map(Path))
@@ -423,11 +565,11 @@ def predict_folder(self:SegModel,
     dst.mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
     for f,(mask_fn,over_fn) in zip(progress(files, least=4), targets):
-        try: im = read_image(f)
+        try: im = read_image(f, self.range)
         except (ValueError, FileNotFoundError) as e:
             failed[f] = str(e)
             continue
-        mask = self._one(im)
+        mask = self._one(im, scale, tile)
         save_mask(mask, mask_fn, self.codes)
         if over_fn: Image.fromarray(overlay(im, mask, len(self.classes))).save(over_fn, quality=92)
         done.append(mask_fn)

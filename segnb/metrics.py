@@ -6,6 +6,8 @@
 __all__ = ['ConfusionMatrix', 'SegScore', 'seg_metrics']
 
 # %% ../nbs/06_metrics.ipynb #d4bda0ed
+import weakref
+
 import numpy as np, pandas as pd, torch
 from fastcore.basics import store_attr, patch
 from fastai.learner import Metric
@@ -155,9 +157,9 @@ class SegScore(Metric):
             f"no score {score!r}: choose from {', '.join(_scores)}, or acc:, precision:, iou: or dice: with one of {cm.classes}")
     def reset(self): self.cm.reset()
     def accumulate(self, learn):
-        if self.cm._last is not learn.pred:
-            self.cm.add(learn.pred, *learn.yb)
-            self.cm._last = learn.pred
+        if self.cm._last is not None and self.cm._last() is learn.pred: return       # another score has counted this batch
+        self.cm.add(learn.pred, *learn.yb)
+        self.cm._last = weakref.ref(learn.pred)                 # weak, or the logits would be kept until the next batch
     @property
     def value(self):
         kind, _, cls = self.score.partition(':')

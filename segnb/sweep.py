@@ -151,12 +151,21 @@ def points(
     return [study.ask({n: distribution(n, p) for n,p in varying.items()}).params for _ in range(cap)]
 
 # %% ../nbs/17_sweep.ipynb #1ba0218a
+def _lock(store):
+    "A lock for a journal: Optuna's own makes symbolic links, which Windows and some file systems do not have"
+    from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+    probe = Path(f'{store}.{os.getpid()}.probe')
+    try: probe.symlink_to(store)
+    except (OSError, NotImplementedError): return JournalFileOpenLock(str(store))
+    finally: probe.unlink(missing_ok=True)
+    return JournalFileSymlinkLock(str(store))
+
 def _storage(store):
     import optuna
     from optuna.storages import InMemoryStorage, JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
     if store is None: return InMemoryStorage()
-    if '://' not in str(store): return JournalStorage(JournalFileBackend(str(store)))
+    if '://' not in str(store): return JournalStorage(JournalFileBackend(str(store), _lock(store)))
     url = str(store)
     if url.startswith(('postgresql://','postgres://')): url = 'postgresql+psycopg://'+url.split('://', 1)[1]
     try:

@@ -7,9 +7,9 @@ __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_pictures', 'his
            'usage', 'runs', 'write_note', 'return_to', 'pictures', 'select_runs', 'draw_curves', 'RunTable', 'compare']
 
 # %% ../nbs/16_track.ipynb #1c75dc75
-import html, importlib, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
+import html, importlib, io, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from functools import cache
 from itertools import chain, count
 from pathlib import Path
@@ -273,10 +273,16 @@ def close(self:Tracker,
             self.safely(lambda: self.log({'ended': self.t.Table(dataframe=pd.DataFrame({'how': [type(error).__name__ if error else 'complete']}))}))
             with ExitStack() as stack:
                 if self.files: self.part('files', lambda: self._keep_all(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
-                with suppress(Exception): self.opened.finish()          # trackio copies files only now
+                with suppress(Exception), redirect_stdout(io.StringIO()): self._finish()           # trackio copies files only now, and calls it uploading
     finally:
         if sys.stdout is getattr(self, 'tee', None): sys.stdout = self.tee.stream
         self.on, self.opened = False, None
+
+@patch
+def _finish(self:Tracker):
+    "End the run; trackio would end its latest one a second time when Python exits, if it was not told by its own function"
+    latest = self.tracker == 'trackio' and self.t.context_vars.current_run.get() is self.opened
+    (self.t if latest else self.opened).finish()
 
 @patch
 def _keep_all(self:Tracker, tmp):
