@@ -4,7 +4,7 @@ import shutil, time
 import numpy as np, pytest
 from PIL import Image
 
-from segnb.check import _kinds, check_data
+from segnb.check import kinds, check_data
 from segnb.dataset import mask_numbers
 
 
@@ -16,7 +16,7 @@ def data(tmp_path):
 
 
 def pair(data, i=0):
-    "A training pair that is in no list of validation pictures"
+    "A training pair that is in no list of validation images"
     held = {n.strip() for n in (data / "valid.txt").read_text().split()}
     pics = [p for p in sorted((data / "images").iterdir()) if p.name not in held and p.stem not in held]
     return pics[i], data / "labels" / f"{pics[i].stem}_P.png"
@@ -25,25 +25,25 @@ def pair(data, i=0):
 def grey(mask): return Image.fromarray(mask_numbers(mask))
 
 
-def held_picture(data): return next(p for p in sorted((data / "images").iterdir()) if p.stem in (data / "valid.txt").read_text() or p.name in (data / "valid.txt").read_text())
+def held_image(data): return next(p for p in sorted((data / "images").iterdir()) if p.stem in (data / "valid.txt").read_text() or p.name in (data / "valid.txt").read_text())
 
 
 def no_mask(d, p, m): m.unlink()
 def truncated(d, p, m): p.write_bytes(p.read_bytes()[:1500])
 def empty(d, p, m): p.write_bytes(b"")
-def text(d, p, m): p.write_text("not a picture")
+def text(d, p, m): p.write_text("not an image")
 def truncated_mask(d, p, m): m.write_bytes(m.read_bytes()[:200])
 def half(d, p, m): grey(m).resize((64, 48), Image.NEAREST).save(m)
 def unknown(d, p, m): Image.fromarray(np.where(mask_numbers(m) == 1, 77, mask_numbers(m)).astype(np.uint8)).save(m)
 def smooth(d, p, m): grey(m).resize((64, 48), Image.BILINEAR).resize((128, 96), Image.BILINEAR).save(m)
 def jpeg(d, p, m): grey(m).save(m.with_suffix(".jpg"), quality=90); m.unlink()
 def colours(d, p, m):
-    from segnb.dataset import colorize
+    from segnb.draw import colorize
     Image.fromarray(colorize(mask_numbers(m), 11)).save(m)
 def nothing(d, p, m): Image.fromarray(np.full((96, 128), 255, np.uint8)).save(m)
 def single(d, p, m): Image.fromarray(np.full((96, 128), 3, np.uint8)).save(m)
-def both(d, p, m): shutil.copy(p, held_picture(d))
-def nearly(d, p, m): Image.fromarray(np.asarray(Image.open(p).convert("RGB"))//2*2).save(held_picture(d))
+def both(d, p, m): shutil.copy(p, held_image(d))
+def nearly(d, p, m): Image.fromarray(np.asarray(Image.open(p).convert("RGB"))//2*2).save(held_image(d))
 def lying(d, p, m): e = Image.Exif(); e[274] = 6; Image.open(p).save(p, exif=e)
 def film(d, p, m): Image.open(p).save(p, save_all=True, append_images=[Image.new("RGB", (128, 96))])
 def capitals(d, p, m): m.rename(m.with_name(m.name.upper().replace(".PNG", ".png")))
@@ -63,10 +63,10 @@ def mixed_clips(d, p, m): (d / "valid.txt").write_text((d / "valid.txt").read_te
 def huge(d, p, m): Image.new("RGB", (7000, 6000)).save(p); Image.new("L", (7000, 6000)).save(m)
 
 
-@pytest.mark.parametrize("fault, kind", [(no_mask, "no mask"), (truncated, "unreadable picture"), (empty, "unreadable picture"), (text, "unreadable picture"),
-    (truncated_mask, "unreadable mask"), (half, "sizes differ"), (unknown, "unknown values"), (smooth, "smeared mask"), (jpeg, "JPEG mask"), (colours, "mask in colours"),
-    (nothing, "only void"), (single, "one class only"), (both, "same picture on both sides"), (nearly, "nearly the same picture on both sides"), (lying, "turned by EXIF"),
-    (film, "several frames"), (capitals, "names nearly equal"), (accents, "names nearly equal"), (orphan, "mask without picture"), (alpha, "alpha"), (cmyk, "CMYK"),
+@pytest.mark.parametrize("fault, kind", [(no_mask, "no mask"), (truncated, "unreadable image"), (empty, "unreadable image"), (text, "unreadable image"),
+    (truncated_mask, "unreadable mask"), (half, "sizes differ"), (unknown, "unknown values"), (smooth, "interpolated mask"), (jpeg, "JPEG mask"), (colours, "mask in colours"),
+    (nothing, "only void"), (single, "one class only"), (both, "same image on both sides"), (nearly, "nearly the same image on both sides"), (lying, "turned by EXIF"),
+    (film, "several frames"), (capitals, "names nearly equal"), (accents, "names nearly equal"), (orphan, "mask without image"), (alpha, "alpha"), (cmyk, "CMYK"),
     (deep, "16 bits"), (other_mode, "kinds of masks differ"), (absent, "class never trained"), (no_split, "alike, without a split"), (huge, "very large"), (misspelt, "listed, not there"), (all_held, "one side is empty"),
     (strange_numbers, "no codes"), (bomb, "unreadable mask"), (mixed_clips, "one clip on both sides")])
 def test_fault_is_found(data, fault, kind):
@@ -76,7 +76,7 @@ def test_fault_is_found(data, fault, kind):
     report = check_data(data)
     found = [f for f in report.findings if f.kind == kind]
     assert len(found) == 1, report
-    assert report.ok == all(_kinds[f.kind][0] != "stop" for f in report.findings)
+    assert report.ok == all(kinds[f.kind][0] != "stop" for f in report.findings)
     assert kind in repr(report) and found[0].remedy in repr(report) and found[0].remedy in report._repr_html_()
 
 

@@ -13,12 +13,12 @@ def test_help_answers_without_loading_torch():
     assert out.stdout.strip().endswith("False") and "predict" in out.stdout
 
 
-def test_predict_gives_maps_of_the_pictures_own_size(model_file, small_set, tmp_path):
+def test_predict_gives_maps_of_the_images_own_size(model_file, small_set, tmp_path):
     src = tmp_path / "in"; src.mkdir()
     rgb = Image.open(next((small_set / "images").glob("*.png")))
     sizes = {"plain": rgb, "odd": rgb.resize((321, 227)), "grey": rgb.convert("L"), "alpha": rgb.convert("RGBA"), "tiny": rgb.resize((9, 7))}
     for name, im in sizes.items(): im.save(src / f"{name}.png")
-    (src / "broken.png").write_bytes(b"not a picture")
+    (src / "broken.png").write_bytes(b"not an image")
     run = segnb("predict", model_file, src, "--out", tmp_path / "out")
     assert run.returncode == 1 and "broken.png" in run.stderr and "5 class maps" in run.stdout
     for name, im in sizes.items():
@@ -41,11 +41,11 @@ def test_predict_takes_a_folder_a_list_and_a_batch(model_file, small_set):
     import torch
     from segnb.all import SegDataLoaders, load_model
     model, files = load_model(model_file, device="cpu"), sorted((small_set / "images").iterdir())
-    maps = dict(model.predict(small_set / "images"))
+    maps = dict(model.predict_files(small_set / "images"))
     assert list(maps) == files and all(m.shape == (96, 128) for m in maps.values())
-    assert (dict(model.predict(files[:2]))[files[1]] == maps[files[1]]).all()
+    assert (dict(model.predict_files(files[:2]))[files[1]] == maps[files[1]]).all()
     x = torch.stack([torch.from_numpy(np.array(Image.open(f))).permute(2, 0, 1) / 255 for f in files[:3]])
-    assert (model.predict(x)[2].numpy() == maps[files[2]]).mean() > .999      # batched kernels may round differently
+    assert (model.predict_batch(x)[2].numpy() == maps[files[2]]).mean() > .999      # batched kernels may round differently
 
 
 def test_train_writes_a_model_that_scores_as_printed(small_set, tmp_path):
@@ -63,8 +63,7 @@ def test_train_writes_a_model_that_scores_as_printed(small_set, tmp_path):
 
 
 @pytest.mark.parametrize("args, why", [(("train", "nosuch"), "no such folder"), (("predict", "no.safetensors", "x.png"), "no such model file"),
-                                       (("train", "tests"), "found neither"), (("bench", "data", "nosuch"), "no such folder"),
-                                       (("bench", "lr", "nosuch"), "no such folder"), (("bench", "ensemble"), "--models")])
+                                       (("train", "tests"), "found neither"), (("export", "no.safetensors"), "no such model file")])
 def test_errors_are_one_line(args, why):
     run = segnb(*args)
     assert run.returncode == 2 and why in run.stderr and "Traceback" not in run.stderr

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from segnb.all import Frames, SegDataLoaders, SegDataset, find_pairs, load_model, read_image, seg_learner
-from segnb.dataset import VOID
+from segnb.all import SegDataLoaders, SegDataset, find_pairs, load_model, seg_learner
+from segnb.core import VOID, read_image
+from segnb.dataloader import Frames
 
 FILES = Path(__file__).parent/"files"
 
@@ -54,7 +55,7 @@ def test_the_header_says_what_the_model_is(model_file):
 
 
 def test_saving_does_not_harm_the_old_file_when_it_fails(model_file, tmp_path, monkeypatch):
-    import segnb.learner as L
+    import segnb.core as L
     model, file = load_model(model_file), tmp_path / "keep.safetensors"
     model.save(file)
     before = file.read_bytes()
@@ -65,7 +66,7 @@ def test_saving_does_not_harm_the_old_file_when_it_fails(model_file, tmp_path, m
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
-def test_pictures_in_every_mode(small_set, tmp_path, mode):
+def test_images_in_every_mode(small_set, tmp_path, mode):
     rgb = Image.open(next((small_set / "images").glob("*.png")))
     if mode == "I;16": im = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     else: im = rgb.convert(mode)
@@ -79,7 +80,7 @@ def test_pictures_in_every_mode(small_set, tmp_path, mode):
 def copy_set(src, dst): return shutil.copytree(src, dst)
 
 
-def test_training_pictures_that_cannot_be_read_are_named(small_set, tmp_path):
+def test_training_images_that_cannot_be_read_are_named(small_set, tmp_path):
     path = copy_set(small_set, tmp_path / "d")
     victim = sorted((path / "images").iterdir())[3]
     victim.write_bytes(victim.read_bytes()[:200])
@@ -138,13 +139,13 @@ def test_hard_names(small_set, tmp_path):
     assert len(ds) == 24 and ds[23][0].shape == (3, 96, 128)
 
 
-def test_pictures_without_masks(small_set):
+def test_images_without_masks(small_set):
     ds = SegDataset(sorted((small_set / "images").iterdir()), None, small_set / "codes.txt")
     assert ds[0][1] is None and not Frames(ds).has_masks
 
 
 def test_an_encoder_without_weights_warns_and_works():
-    from segnb.unet import encoder
+    from segnb.encoders import encoder
     with pytest.warns(UserWarning, match="No pretrained weights for resnet18"): enc = encoder("resnet18")
     assert enc(torch.rand(1, 3, 64, 64))[-1].shape == (1, 512, 2, 2)
     with pytest.raises(ValueError, match="no model 'resnet81'"): encoder("resnet81")
@@ -187,9 +188,9 @@ RUNTIMES = ("openvino", "onnxruntime")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_onnx_in_many_threads_answers_each_for_its_own_picture(onnx_file, runtime):
+def test_onnx_in_many_threads_answers_each_for_its_own_image(onnx_file, runtime):
     from concurrent.futures import ThreadPoolExecutor
-    from segnb.export import load_onnx
+    from segnb.model_file import load_onnx
     model, xs = load_onnx(onnx_file, runtime, half=False), torch.rand(24, 3, 64, 96)
     alone = [model.probs(x[None]) for x in xs]
     with ThreadPoolExecutor(6) as pool: together = list(pool.map(lambda x: model.probs(x[None]), xs))
@@ -200,7 +201,7 @@ def test_onnx_in_many_threads_answers_each_for_its_own_picture(onnx_file, runtim
 def test_onnx_models_can_be_copied_and_sent(onnx_file, runtime):
     import copy
     import pickle
-    from segnb.export import load_onnx
+    from segnb.model_file import load_onnx
     model, x = load_onnx(onnx_file, runtime, half=False), torch.rand(1, 3, 40, 50)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))): assert torch.equal(other.probs(x), model.probs(x))
 
@@ -218,7 +219,7 @@ def test_onnx_goes_where_a_model_file_goes(onnx_file, model_file, tmp_path):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_onnx_with_damaged_metadata_is_refused_by_name(onnx_file, tmp_path, runtime, meta):
     import onnx
-    from segnb.export import load_onnx
+    from segnb.model_file import load_onnx
     proto = onnx.load(onnx_file)
     onnx.helper.set_model_props(proto, {"segnb": meta})
     onnx.save(proto, tmp_path/"bad.onnx")
@@ -226,7 +227,8 @@ def test_onnx_with_damaged_metadata_is_refused_by_name(onnx_file, tmp_path, runt
 
 
 def test_onnx_keeps_the_temperature(model_file, tmp_path):
-    from segnb.export import export_onnx, load_onnx
+    from segnb.export import export_onnx
+    from segnb.model_file import load_onnx
     model = load_model(model_file, "cpu")
     model.half, model.temperature = False, 2.5
     x = torch.rand(1, 3, 50, 70)
@@ -236,23 +238,24 @@ def test_onnx_keeps_the_temperature(model_file, tmp_path):
 @pytest.mark.parametrize("why", ["No module named 'openvino'", "libopenvino.so: cannot open"])
 def test_onnx_takes_the_runtime_that_works(monkeypatch, why):
     from segnb import export
-    real, gone = export._quiet, {"openvino"}
+    real, gone = export._import_quietly, {"openvino"}
     def quiet(name):
         if name in gone: raise ImportError(why)
         return real(name)
-    monkeypatch.setattr(export, "_quiet", quiet)
-    assert export._runtime() == "onnxruntime"
-    with pytest.raises(ImportError, match=r"openvino is needed.*segnb\[export\].*"+why): export._runtime("openvino")
+    monkeypatch.setattr(export, "_import_quietly", quiet)
+    assert export.pick_runtime() == "onnxruntime"
+    with pytest.raises(ImportError, match=r"openvino is needed.*segnb\[export\].*"+why): export.pick_runtime("openvino")
     gone.add("onnxruntime")
-    with pytest.raises(ImportError, match="openvino or onnxruntime is needed"): export._runtime()
+    with pytest.raises(ImportError, match="openvino or onnxruntime is needed"): export.pick_runtime()
 
 
 def test_onnx_runs_without_reporting_to_anybody(model_file, tmp_path):
     "Both runtimes leave an identity in the home folder when they report, even where there is no connection"
     code = f"""if 1:
         import torch
-        from segnb.export import export_onnx, load_onnx
-        from segnb.learner import load_model
+        from segnb.export import export_onnx
+        from segnb.model_file import load_onnx
+        from segnb.all import load_model
         fn = export_onnx(load_model({str(model_file)!r}), {str(tmp_path/"m.onnx")!r})
         for r in ("onnxruntime", "openvino"): load_onnx(fn, r).probs(torch.rand(1, 3, 64, 64))"""
     home = tmp_path/"home"

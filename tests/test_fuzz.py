@@ -8,8 +8,9 @@ from PIL import Image
 
 from segnb.check import pair_facts
 from segnb.checkpoint import read_checkpoint
-from segnb.dataset import Codes, SegDataset, read_image
-from segnb.learner import load_model
+from segnb.core import read_image
+from segnb.dataset import Codes, SegDataset
+from segnb.model_file import load_model
 
 CASES = int(os.environ.get("SEGNB_FUZZ", 300))
 FORMATS = {"png": {}, "jpg": dict(format="JPEG"), "gif": {}, "bmp": {}, "tif": dict(format="TIFF", compression="tiff_lzw"), "webp": dict(lossless=True)}
@@ -27,7 +28,7 @@ def damaged(data, rng):
     return bytes(b[:rng.randrange(len(b)+1)]) if rng.random() < .2 else bytes(b)
 
 
-def picture_bytes(mode, suffix):
+def image_bytes(mode, suffix):
     a = np.random.default_rng(0).integers(0, 11, (24, 32), dtype=np.uint8)
     buf, im = io.BytesIO(), Image.fromarray(a).convert(mode)
     im.save(buf, **{"format": suffix.upper(), **FORMATS[suffix]})
@@ -54,21 +55,21 @@ def run(cases, sources, read, fn):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_damaged_pictures(tmp_path, suffix):
-    run(CASES//len(FORMATS), [picture_bytes("RGB", suffix), picture_bytes("L", suffix)], read_image, tmp_path / f"damaged.{suffix}")
+def test_damaged_images(tmp_path, suffix):
+    run(CASES//len(FORMATS), [image_bytes("RGB", suffix), image_bytes("L", suffix)], read_image, tmp_path / f"damaged.{suffix}")
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
 def test_damaged_masks(tmp_path, mode):
-    good = tmp_path / "picture.png"
+    good = tmp_path / "image.png"
     Image.new("RGB", (32, 24)).save(good)
     def read(fn): return SegDataset([good], [fn], Codes([f"c{i}" for i in range(11)])).mask(0)
-    run(CASES//2, [picture_bytes(mode, "png")], read, tmp_path / "damaged.png")
+    run(CASES//2, [image_bytes(mode, "png")], read, tmp_path / "damaged.png")
 
 
 def test_the_doctor_reads_everything(tmp_path):
     rng, fn = random.Random(2), tmp_path / "damaged.png"
-    source = [picture_bytes("RGB", "png"), picture_bytes("L", "png"), picture_bytes("P", "gif")]
+    source = [image_bytes("RGB", "png"), image_bytes("L", "png"), image_bytes("P", "gif")]
     for _ in range(CASES):
         fn.write_bytes(damaged(rng.choice(source), rng))
         with warnings.catch_warnings():

@@ -6,7 +6,9 @@ from hypothesis import given, settings, strategies as st
 from sklearn import metrics as skm
 
 from segnb.augment import SegAugment, linear_part, random_center, resample, sample_grid
-from segnb.dataset import VOID, Codes, FoldSplitter, class_colors, colorize
+from segnb.core import VOID
+from segnb.dataset import Codes, FoldSplitter
+from segnb.draw import class_colors
 from segnb.loss import SegLoss, dice_loss, seg_cross_entropy
 from segnb.metrics import ConfusionMatrix
 from segnb.unet import EncoderUNet, UNet
@@ -31,11 +33,11 @@ def test_codes_there_and_back(values, data):
 @some
 @given(st.integers(0, 2**31), st.integers(24, 90), st.integers(24, 90), st.integers(8, 64), st.integers(8, 64), st.booleans())
 def test_mask_moves_with_image(seed, H, W, h, w, dihedral):
-    "A picture whose channels say which class a pixel has: wherever a crop's pixel is not a blend, its mask agrees"
+    "An image whose channels say which class a pixel has: wherever a crop's pixel is not a blend, its mask agrees"
     torch.manual_seed(seed)
     mask = torch.randint(0, 4, (1, H // 8 + 1, W // 8 + 1)).repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :H, :W].byte()
     image = torch.stack([(mask == c) * 255 for c in (1, 2, 3)], 1).byte()
-    x, y = SegAugment((h, w), zoom=(.5, 2), rotate=30, dihedral=dihedral, light=0)((image, mask))
+    x, y = SegAugment((h, w), zoom=(.5, 2), max_rotate=30, dihedral=dihedral, max_lighting=0)((image, mask))
     assert x.shape == (1, 3, h, w) and y.shape == (1, h, w) and y.dtype == torch.int64
     x, y = x[0].as_subclass(torch.Tensor), y[0].as_subclass(torch.Tensor)
     assert set(y.unique().tolist()) <= {0, 1, 2, 3, VOID}

@@ -74,13 +74,13 @@ def test_a_full_disk_later_loses_nothing(data, tmp_path, monkeypatch, capsys):
     import segnb.checkpoint
     from segnb.all import SegDataLoaders, SegLearner, UNet
     dls = SegDataLoaders.from_path(data, crop=(32, 48), bs=4, size=(48, 64), device="cpu")
-    learn, real, calls = SegLearner(dls, UNet(3, 11, width=4, depth=2, pad=True), metrics=[]), segnb.checkpoint.write_whole, []
+    learn, real, calls = SegLearner(dls, UNet(3, 11, width=4, depth=2, pad=True), metrics=[]), segnb.checkpoint.save_tensors, []
 
     def full(*args):
         calls.append(1)
         if len(calls) == 3: raise OSError(28, "No space left on device")
         return real(*args)
-    monkeypatch.setattr(segnb.checkpoint, "write_whole", full)
+    monkeypatch.setattr(segnb.checkpoint, "save_tensors", full)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(3, 1e-3, resume=tmp_path / "run")
     assert "No space left" in capsys.readouterr().out and len(calls) == 4
     assert segnb.checkpoint.read_checkpoint(tmp_path / "run" / "last.safetensors")[1]["done"] == 3

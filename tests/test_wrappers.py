@@ -5,9 +5,10 @@ import torch.nn as nn
 from hypothesis import given, settings, strategies as st
 
 from segnb.dataset import Codes
-from segnb.interpret import Reliability, disagreement, entropy, fit_temperature
-from segnb.learner import SegModel
-from segnb.tta import TTA, Ensemble, Probs, Tiled, View, as_probs, tile_starts, tile_weight, views
+from segnb.calibrate import Reliability, disagreement, entropy, fit_temperature
+from segnb.core import peak_memory
+from segnb.model_file import SegModel, tile_starts, tile_weight
+from segnb.tta import TTA, Ensemble, Probs, Tiled, as_probs, views
 
 some = settings(max_examples=40, deadline=None)
 size = st.integers(1, 40)
@@ -107,20 +108,19 @@ def test_other_classes_are_refused_with_both_lists():
     with pytest.raises(ValueError, match=r"\['road', 'tree', 'sky', 'car'\].*\['road', 'sky', 'tree', 'car'\]"): Ensemble(a, b)
 
 
-def test_a_large_picture_in_little_memory():
-    "Only the strip in work is kept: the probabilities of all the rows that a taller picture has more would be 384 MB"
-    from segnb.tta import peak_memory
+def test_a_large_image_in_little_memory():
+    "Only the strip in work is kept: the probabilities of all the rows that a taller image has more would be 384 MB"
     codes = Codes([f"c{i}" for i in range(20)])
     big = SegModel(Tiled(pixelwise(n=20), 256), codes)
-    picture = torch.randint(0, 256, (5000, 1200, 3), dtype=torch.uint8).numpy()
-    big.predict(picture[:1000])                                 # what a first call makes for good, buffers and threads
+    image = torch.randint(0, 256, (5000, 1200, 3), dtype=torch.uint8).numpy()
+    big.predict(image[:1000])                                 # what a first call makes for good, buffers and threads
     peaks = []
     for rows in (1000, 5000):
-        with peak_memory() as mb: mask = big.predict(picture[:rows])
+        with peak_memory() as mb: mask = big.predict(image[:rows])
         assert mask.shape == (rows, 1200)
         peaks.append(mb[-1])
     assert peaks[1]-peaks[0] < 120, peaks
-    assert (mask[:64, :64] == SegModel(pixelwise(n=20), codes).predict(picture[:64, :64])).mean() > .999
+    assert (mask[:64, :64] == SegModel(pixelwise(n=20), codes).predict(image[:64, :64])).mean() > .999
 
 
 @some
