@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.optimizer import Optimizer
 from safetensors import safe_open, SafetensorError
-from .core import is_fitting, save_tensors
+from .core import is_fitting, is_half, save_tensors
 from .model_file import read_header
 
 # %% ../nbs/library/checkpoint.ipynb #ed9e31c8
@@ -72,6 +72,9 @@ def _set_opt(opt, tensors, meta):
     opt.load_state_dict(dict(state=state, hypers=L(meta['hypers'])))
 
 # %% ../nbs/library/checkpoint.ipynb #e1fe2259
+# what earlier versions called them
+_old_names = dict(pictures='images', rates='lrs', rate='lr')
+
 def _about(learn):
     "What must be the same for a training run to go on"
     # an address is another one in each process
@@ -81,7 +84,7 @@ def _about(learn):
     return dict(epochs=learn.n_epoch, batches=len(dl), images=len(dl.dataset), bs=dl.bs,
                 augment=name(getattr(dl, 'augment', None)),
                 classes=list(map(str, getattr(learn.dls, 'vocab', []))),
-                loss=name(learn.loss_func), half=getattr(learn, 'half', False), lrs=hypers,
+                loss=name(learn.loss_func), half=is_half(learn), lrs=hypers,
                 weights=[[list(p.shape), p.requires_grad] for p in model.parameters()])
 
 def _recorded(rec):
@@ -176,7 +179,8 @@ def _save(self:Checkpoint, done):
 def _load(self:Checkpoint):
     "Go on where the checkpoint ends"
     learn, (tensors, meta) = self.learn, read_checkpoint(self.last)
-    now, then = json.loads(json.dumps(self.about)), meta['about']       # as JSON keeps it: lists for tuples
+    now = json.loads(json.dumps(self.about))                            # as JSON keeps it: lists for tuples
+    then = {_old_names.get(k, k): v for k,v in meta['about'].items()}
     short = lambda v: f'{v}' if len(f'{v}') < 40 else f'{str(v)[:36]} …'
     both = [k for k in then if k in now]                                # older files have other settings
     differ = [f'{k} ({short(then[k])} then, {short(now[k])} now)' for k in both if now[k] != then[k]]
@@ -198,19 +202,30 @@ def _can_keep_best(self:Checkpoint):
     "Say at the beginning, not after an epoch, if there will be no best model"
     names, why = self.recorder.metric_names, ''
     if self.best not in names: why = f"there is no metric {self.best!r} among {list(names)[1:-1]}"
-    try: self._model().header
+    try: self._has_model_file() and self.learn.seg_model().header
     except (ValueError, AttributeError) as e: why = str(e)
     if why: print(f"no best.safetensors will be kept, only last.safetensors: {why}", flush=True)
     self.keeps_best = not why
 
 @patch
-def _model(self:Checkpoint, info=None): return self.learn.seg_model(info)
+def _has_model_file(self:Checkpoint):
+    "Whether the best is a model file; of a plain `Learner` it is the weights alone"
+    return hasattr(type(self.learn), 'seg_model')
+
+@patch
+def _write_best(self:Checkpoint, info):
+    fn = self.folder/'best.safetensors'
+    if self._has_model_file(): return self.learn.seg_model(info).save(fn)
+    save_tensors(self.learn.model.state_dict(), {'segnb-best': json.dumps(info)}, fn)
 
 @patch
 def _best_kept(self:Checkpoint):
     "The score of the best model so far, as its file says; None where there is none that can be read"
-    try: return read_header(self.folder/'best.safetensors')['info'].get(self.best)
-    except (ValueError, OSError): return None
+    fn = self.folder/'best.safetensors'
+    try:
+        if self._has_model_file(): return read_header(fn)['info'].get(self.best)
+        with safe_open(fn, framework='pt') as f: return json.loads(f.metadata()['segnb-best']).get(self.best)
+    except (ValueError, OSError, KeyError, TypeError, SafetensorError): return None
 
 @patch
 def _keep_best(self:Checkpoint):
@@ -220,5 +235,5 @@ def _keep_best(self:Checkpoint):
     if value is None or math.isnan(value): return                       # no validation in this epoch
     sign = -1 if 'loss' in self.best else 1
     if self.best_value is not None and sign*value <= sign*self.best_value: return
-    self._model({self.best: float(value), 'epoch': self.epoch+1}).save(self.folder/'best.safetensors')
+    self._write_best({self.best: float(value), 'epoch': self.epoch+1})
     self.best_value = float(value)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image', 'resized_image', 'resized_mask',
            'atomic_file', 'save_tensors', 'progress', 'lacks_memory', 'fast_bf16', 'autocast', 'computed', 'last_row',
-           'epoch_line', 'machine', 'is_fitting', 'peak_memory']
+           'epoch_line', 'machine', 'is_fitting', 'is_half', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #57905f0d
 import ctypes, gc, math, os, platform, sys, threading
@@ -210,6 +210,14 @@ def is_fitting(
 )->bool:
     "Whether what runs is a training run, and not a range test, `validate` or `get_preds`"
     return not (hasattr(learn, 'lr_finder') or learn.lock.locked())
+
+def is_half(
+    learn, # Any fastai `Learner`
+)->bool:
+    "Whether the forward pass of a learner is in half precision, segnb's way or fastai's"
+    # on a plain `Learner`, `half` is the method of its network
+    return getattr(learn, 'half', False) is True or any(cb.name == 'mixed_precision' for cb in learn.cbs)
+
 
 # %% ../nbs/library/core.ipynb #c011f193
 def _rss(): return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/2**20

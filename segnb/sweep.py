@@ -400,7 +400,9 @@ def run_sweep(
             _insist(plan, study, spec, retries)
             if _insist(_in_state, study, 'WAITING'):
                 try: _insist(study.optimize, work, n_trials=1, catch=(Exception,))
-                except UpdateFinishedTrialError:
+                except (UpdateFinishedTrialError, ValueError) as e:
+                    # what the run itself raised was caught; Optuna says in two ways that a trial has ended
+                    if isinstance(e, ValueError) and 'Cannot tell' not in str(e): raise
                     work.said = 'a run was taken for dead meanwhile; its result is dropped'
                 if work.said: say(work.said)
             elif not any('slot' in t.user_attrs for t in _insist(_in_state, study, 'RUNNING')): break

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn
 from fastai.callback.core import Callback
 from fastcore.basics import patch
-from .core import is_fitting, last_row, machine
+from .core import is_fitting, is_half, last_row, machine
 from .draw import colorize
 from .learner import SegLearner
 
@@ -87,13 +87,13 @@ def _of_data(dls):
 
 def _of_training(learn):
     hypers = learn.opt.hypers if learn.opt else [{}]
-    cycle = getattr(learn, 'one_cycle', None)
-    scheduled = cycle is not None and any(cb.name == 'param_scheduler' for cb in learn.cbs)
-    peak = float(cycle['lr_max'][-1]) if scheduled else hypers[-1].get('lr')
+    peak, schedule = hypers[-1].get('lr'), learn.cbs.filter(lambda cb: cb.name == 'param_scheduler')
+    if schedule and 'lr' in schedule[0].scheds:
+        peak = max(float(np.atleast_1d(schedule[0].scheds['lr'](p))[-1]) for p in np.linspace(0, 1, 1001))
     return dict(epochs=learn.n_epoch, peak_lr=peak, weight_decay=hypers[-1].get('wd', learn.wd),
                 optimiser=getattr(learn.opt_func, '__name__', str(learn.opt_func)),
                 loss=repr(learn.loss_func),
-                precision='bf16' if getattr(learn, 'half', False) else 'fp32',
+                precision='bf16' if is_half(learn) else 'fp32',
                 callbacks=', '.join(cb.name for cb in learn.cbs), device=str(learn.dls.device),
                 seed=torch.initial_seed())
 

@@ -50,6 +50,7 @@ class Probs(nn.Module):
         x = x.as_subclass(torch.Tensor)
         if x.dtype == torch.uint8: x = x.float()/255
         with autocast(x.device, self.half): y = self.model(x)
+        if getattr(self.model, 'gives_probs', False): return y.float()
         return (y.float()/self.temperature).softmax(1)
 
 # %% ../nbs/10_tta.ipynb #4b0d48ac
@@ -59,10 +60,9 @@ def as_probs(
     "Anything that predicts, as a module that gives probabilities"
     if isinstance(m, (str, Path)): m = load_model(m)
     if isinstance(m, SegLearner): m = m.seg_model()
-    gives_probs = getattr(getattr(m, 'model', m), 'gives_probs', False)
     if isinstance(m, SegModel):
-        return m.model if gives_probs else Probs(m.model, m.codes, m.size, m.half, m.temperature, m.scale,
-                                                 m.range)
+        if isinstance(m.model, (Probs, Wrapper)): return m.model
+        return Probs(m.model, m.codes, m.size, m.half, m.temperature, m.scale, m.range)
     if getattr(m, 'gives_probs', False): return m
     if isinstance(m, nn.Module): return Probs(m)
     raise TypeError(f"{type(m).__name__}: expected a learner, a SegModel, the path of a model file, or a "

@@ -13,8 +13,11 @@ import torch.nn as nn
 from PIL import Image
 
 from conftest import segnb
-from segnb.all import (Codes, Frames, SegDataLoader, SegDataLoaders, SegDataset, SegLearner, SegModel, Tiled, UNet, check_data,
-                       error_picture, find_pairs, load_model)
+from segnb.all import (Codes, SegDataLoader, SegDataLoaders, SegDataset, SegLearner, Tiled, UNet, check_data,
+                       find_pairs, load_model)
+from segnb.dataloader import Frames
+from segnb.draw import error_image
+from segnb.model_file import SegModel
 
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
@@ -138,7 +141,7 @@ def test_3_tiles_of_a_model_trained_at_half_size_are_at_half_size():
 
 
 def test_3_tiles_take_little_memory():
-    from segnb.tta import peak_memory
+    from segnb.core import peak_memory
     model, x = SegModel(dots(20), Codes([f"c{i}" for i in range(20)]), size=(128, 128), scale=.5, half=False), noise(6000, 1200)
     model.predict(x[:1200])
     peaks = []
@@ -198,9 +201,9 @@ def test_5_an_exact_copy_on_one_side(small_set, tmp_path):
     p = shutil.copytree(small_set, tmp_path / "d")
     held = (p / "valid.txt").read_text()
     a, b = [f for f in sorted((p / "images").iterdir()) if f.stem not in held and f.name not in held][:2]
-    assert "same picture twice" not in kinds(check_data(p))
+    assert "same image twice" not in kinds(check_data(p))
     shutil.copy(a, b)
-    found = kinds(check_data(p))["same picture twice"]
+    found = kinds(check_data(p))["same image twice"]
     assert found.level == "note" and f"{b.name} is {a.name}" in found.detail
 
 
@@ -401,9 +404,9 @@ def test_10_logits_are_let_go_of(tmp_path):
 
 
 def test_11_half_precision_can_be_taken_off(tmp_path):
-    from segnb.learner import HalfPrecision
+    from segnb.learner import Bfloat16
     learn = small_learner(few(tmp_path / "d"), precision="bf16")
-    learn.remove_cb(HalfPrecision)
+    learn.remove_cb(Bfloat16)
     assert not learn.half
     quietly(learn, 1, 1e-3)
     assert not torch.is_autocast_enabled("cpu")
@@ -488,7 +491,7 @@ def test_15_random_states_of_many_gpus_keep_their_order(monkeypatch):
 
 
 def test_15_calibration_asks_no_doubles_of_the_device():
-    from segnb.interpret import Reliability
+    from segnb.calibrate import Reliability
 
     class NoDoubles(torch.Tensor):
         "A tensor of a device without float64, until it is on the CPU"
@@ -518,7 +521,7 @@ def test_16_a_tracker_that_sends_nothing_says_nothing_of_uploads(small_set, tmp_
     code = f"""if 1:
         from segnb.all import *
         learn = SegLearner(SegDataLoaders.from_path({str(small_set)!r}, crop=(32, 32), bs=4), UNet(3, 11, width=4, depth=2, pad=True))
-        learn.track('silent', repo={str(tmp_path)!r}, pictures=0)
+        learn.track('silent', repo={str(tmp_path)!r}, images=0)
         with learn.no_bar(): learn.fit_one_cycle(1, 1e-3)
         print('runs:', len(runs('silent')))"""
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env={**os.environ, "TRACKIO_DIR": str(tmp_path)})
@@ -530,5 +533,5 @@ def test_17_errors_are_red_and_nothing_else_is():
     red_jacket = np.zeros((4, 4, 3), np.uint8); red_jacket[..., 0] = 200
     truth, pred = np.zeros((4, 4), int), np.zeros((4, 4), int)
     pred[0] = 1
-    out = error_picture(red_jacket, truth, pred).astype(int)
+    out = error_image(red_jacket, truth, pred).astype(int)
     assert (out[1:].max(-1) == out[1:].min(-1)).all() and (out[0, :, 0] - out[0, :, 1] > 100).all()

@@ -1,6 +1,7 @@
 """Sweeps by real processes: a PostgreSQL server, workers killed in the middle, early stopping, interruptions."""
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -32,7 +33,8 @@ def sweep_file(small_set, tmp_path):
 
 def start(file, store, tmp_path):
     env = dict(os.environ, TRACKIO_DIR=str(tmp_path / "trackio"), OMP_NUM_THREADS="1")
-    return subprocess.Popen([sys.executable, "-m", "segnb.cli", "sweep", str(file), "--store", store, "--threads", "1"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen([sys.executable, "-m", "segnb.cli", "sweep", str(file), "--store", str(store), "--threads", "1",
+                             "--heartbeat", "1"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for(f, seconds=120):
@@ -42,25 +44,21 @@ def wait_for(f, seconds=120):
         time.sleep(.05)
 
 
-def test_two_workers_on_postgres_one_killed_and_started_again(postgres, sweep_file, tmp_path):
-    workers = [start(sweep_file, postgres, tmp_path) for _ in range(2)]
+@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
+def test_two_workers_one_killed_a_third_started(kind, request, sweep_file, tmp_path):
+    store = request.getfixturevalue("postgres") if kind == "postgres" else tmp_path / "twelve.db"
+    workers = [start(sweep_file, store, tmp_path) for _ in range(2)]
     victim = workers[0]
-    study = lambda: open_sweep(read_sweep(sweep_file), postgres)
-    of = lambda w, state: [t for t in study().trials if t.state.name == state and t.user_attrs.get("worker", " ").split()[2:3] == [str(w.pid)]]
+    study = lambda: open_sweep(read_sweep(sweep_file), store)
+    by = lambda w: [t for t in study().trials if t.user_attrs.get("worker", "").endswith(f" {w.pid}")]
+    of = lambda w, state: [t for t in by(w) if t.state.name == state]
     wait_for(lambda: of(victim, "COMPLETE") or victim.poll() is not None)
     assert victim.poll() is None, victim.communicate()[0]
-
-    def stopped_within_a_run():
-        victim.send_signal(signal.SIGSTOP)
-        return of(victim, "RUNNING") or victim.send_signal(signal.SIGCONT)
-
-    wait_for(stopped_within_a_run)
-    workers[1].send_signal(signal.SIGSTOP)                # so that it leaves something to the one that is started again
+    wait_for(lambda: of(victim, "RUNNING"))
+    victim.kill()
+    victim.wait()
     lost = {t.user_attrs["slot"] for t in of(victim, "RUNNING")}
-    victim.kill(); victim.wait()
-    workers[0] = start(sweep_file, postgres, tmp_path)
-    wait_for(lambda: of(workers[0], "RUNNING"))
-    workers[1].send_signal(signal.SIGCONT)
+    workers[0] = start(sweep_file, store, tmp_path)
     ends = [w.communicate(timeout=300)[0] for w in workers]
     assert [w.returncode for w in workers] == [0, 0], ends
     done = [t for t in study().trials if t.state.name == "COMPLETE"]
@@ -105,44 +103,68 @@ def test_a_score_that_is_no_number_is_an_error_and_ends():
     assert "score is nan" in sweep_runs(study).error[1]
 
 
-def test_a_worker_that_is_asleep_is_not_dead_and_one_that_left_its_run_is():
-    from segnb import sweep as S
-    study = open_sweep(spec())
-    S.plan(study, spec())
-    trial = S.claim(study, spec())
-    with S._Beat(trial): assert S.bury(study, grace=-1) == 0                  # this process is at work on it
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    other.send_signal(signal.SIGSTOP)
-    trial.set_user_attr("worker", f"here {S._machine()} {other.pid} {S._started(other.pid):.0f}")
-    assert S.bury(study, grace=-1) == 0                 # asleep
-    trial.set_user_attr("worker", f"here {S._machine()} {other.pid} 1")
-    assert S._dead(study.trials[trial.number], 60)      # the number is used again by another process
-    trial.set_user_attr("worker", "elsewhere 1234 5 6")
-    assert S.bury(study, grace=.2) == 0
-    time.sleep(.15); trial.set_user_attr("beat", 1); assert S.bury(study, grace=.2) == 0
-    time.sleep(.15); trial.set_user_attr("beat", 2); assert S.bury(study, grace=.2) == 0       # it lives
-    time.sleep(.3)
-    assert S.bury(study, grace=.2) == 1
-    other.kill(); other.wait()
+def killed(study, file):
+    "A trial whose worker has gone: it runs, and its heartbeat is an hour old"
+    trial = study.ask()
+    with sqlite3.connect(file) as db: db.execute("update trial_heartbeats set heartbeat = '2020-01-01 00:00:00'")
+    db.close()
+    return trial
 
 
-def test_a_result_that_comes_too_late_is_dropped():
-    from segnb import sweep as S
-    study = open_sweep(spec())
-    S.plan(study, spec())
-    trial, told = S.claim(study, spec()), []
+def test_a_run_whose_worker_was_killed_is_done_by_another(tmp_path):
+    from segnb.sweep import plan
+    study = open_sweep(spec(), tmp_path / "s.db")
+    plan(study, spec())
+    lost = killed(study, tmp_path / "s.db")
+    table = sweep_runs(run_sweep(spec(), lambda config, report: config["a"], tmp_path / "s.db", say=lambda s: None))
+    assert table.state.tolist() == ["complete"] * 4 and table.tried.tolist() == [2, 1, 1, 1]
+    assert open_sweep(spec(), tmp_path / "s.db").trials[lost.number].state.name == "FAIL"
 
-    def late(config, report):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)          # another worker has taken it for dead
-        if len(told): raise RuntimeError
+
+def test_a_worker_that_lives_keeps_its_run(tmp_path):
+    from optuna.storages import fail_stale_trials
+    from segnb.sweep import plan
+    study = open_sweep(spec(), tmp_path / "s.db")
+    plan(study, spec())
+    study.ask()
+    fail_stale_trials(study)
+    assert [t.state.name for t in study.trials].count("RUNNING") == 1
+    plan(study, spec())
+    assert len(study.trials) == 4                               # its slot is not put into the queue again
+
+
+def test_a_result_that_comes_too_late_is_dropped(tmp_path):
+    told, late = [], []
+
+    def objective(config, report):
+        study = open_sweep(spec(), tmp_path / "s.db")
+        running = [t for t in study.trials if t.state.name == "RUNNING"]
+        if not late:                                            # another worker has taken it for dead
+            late.append(running[0].number)
+            study._storage.set_trial_state_values(running[0]._trial_id, optuna.trial.TrialState.FAIL)
         return 1.
 
-    S._finish(study, trial, spec(), late, None)
-    told.append(1)
-    S.plan(study, spec())
-    trial = S.claim(study, spec())
-    S._finish(study, trial, spec(), late, None)
-    assert [t.state.name for t in study.trials if t.number in (0, trial.number)] == ["FAIL", "FAIL"]
+    table = sweep_runs(run_sweep(spec(), objective, tmp_path / "s.db", say=told.append))
+    assert table.state.tolist() == ["complete"] * 4 and table.tried.tolist() == [2, 1, 1, 1]
+    assert any("its result is dropped" in t for t in told)
+    assert open_sweep(spec(), tmp_path / "s.db").trials[late[0]].state.name == "FAIL"
+
+
+def test_what_is_queued_twice_is_done_once(tmp_path):
+    from segnb.sweep import plan
+    study = open_sweep(spec(), tmp_path / "s.db")
+    plan(study, spec())
+    study.enqueue_trial({"a": 3}, user_attrs={"slot": 0})       # two workers that looked at the same moment
+    study.enqueue_trial({"a": 7}, user_attrs={"slot": 9})       # beyond the plan
+    done = []
+    table = sweep_runs(run_sweep(spec(), lambda config, report: done.append(config["a"]) or 1., tmp_path / "s.db", say=lambda s: None))
+    assert sorted(done) == [0, 1, 2, 3] and table.state.tolist()[:4] == ["complete"] * 4
+    assert table.tried.tolist()[:4] == [1] * 4
+
+
+def test_a_journal_of_an_earlier_version_is_named(tmp_path):
+    (tmp_path / "s.journal").write_text('{"op_code": 0}\n')
+    with pytest.raises(ValueError, match="s.journal: not a SQLite file"): open_sweep(spec(), tmp_path / "s.journal")
 
 
 def test_scores_may_have_any_name():
@@ -151,8 +173,8 @@ def test_scores_may_have_any_name():
 
 
 def test_what_is_going_on_cannot_be_changed(tmp_path):
-    run_sweep(spec(), lambda config, report: config["seed"], tmp_path / "s.journal", seeds=[1], say=lambda s: None)
-    with pytest.raises(ValueError, match="other seeds"): run_sweep(spec(), lambda config, report: 1., tmp_path / "s.journal")
+    run_sweep(spec(), lambda config, report: config["seed"], tmp_path / "s.db", seeds=[1], say=lambda s: None)
+    with pytest.raises(ValueError, match="other seeds"): run_sweep(spec(), lambda config, report: 1., tmp_path / "s.db")
     with pytest.raises(ValueError, match="is a parameter as well"): run_sweep(spec(parameters={"seed": {"values": [1]}}), lambda config, report: 1., seeds=[1])
 
 
@@ -174,7 +196,7 @@ def test_what_always_fails_is_tried_three_times_and_told(tmp_path):
         if config["a"] == 1: raise RuntimeError("no such luck")
         return 1.
 
-    study = run_sweep(spec(), objective, tmp_path / "s.journal", say=told.append)
+    study = run_sweep(spec(), objective, tmp_path / "s.db", say=told.append)
     table = sweep_runs(study)
     assert table.state.tolist() == ["complete", "fail", "complete", "complete"]
     assert table.tried.tolist() == [1, 3, 1, 1] and "no such luck" in table.error[1]
@@ -182,19 +204,19 @@ def test_what_always_fails_is_tried_three_times_and_told(tmp_path):
 
 
 def test_other_settings_under_the_same_name_are_refused(tmp_path):
-    open_sweep(spec(), tmp_path / "s.journal")
-    with pytest.raises(ValueError, match="other parameters"): open_sweep(spec(parameters={"a": {"values": [1]}}), tmp_path / "s.journal")
-    with pytest.raises(ValueError, match="has not begun"): open_sweep(spec(), tmp_path / "t.journal", new=False)
+    open_sweep(spec(), tmp_path / "s.db")
+    with pytest.raises(ValueError, match="other parameters"): open_sweep(spec(parameters={"a": {"values": [1]}}), tmp_path / "s.db")
+    with pytest.raises(ValueError, match="has not begun"): open_sweep(spec(), tmp_path / "t.db", new=False)
 
 
 def test_an_interrupted_worker_hands_its_run_back(tmp_path):
     code = ("import sys, time\nfrom segnb.sweep import run_sweep\n"
-            f"def objective(config, report): print('begins', flush=True); time.sleep(60)\nrun_sweep({spec()!r}, objective, {str(tmp_path / 's.journal')!r})")
+            f"def objective(config, report): print('begins', flush=True); time.sleep(60)\nrun_sweep({spec()!r}, objective, {str(tmp_path / 's.db')!r})")
     p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     assert p.stdout.readline() == "begins\n"
     p.send_signal(signal.SIGINT)
     assert p.wait(30) != 0
-    study = open_sweep(spec(), tmp_path / "s.journal")
+    study = open_sweep(spec(), tmp_path / "s.db")
     handed_back = [t for t in study.trials if t.state.name == "FAIL"]
     assert len(handed_back) == 1 and handed_back[0].user_attrs["interrupted"] and "RUNNING" not in [t.state.name for t in study.trials]
-    assert len(run_sweep(spec(), lambda config, report: 1., tmp_path / "s.journal", say=lambda s: None).best_trials) == 4
+    assert len(run_sweep(spec(), lambda config, report: 1., tmp_path / "s.db", say=lambda s: None).best_trials) == 4

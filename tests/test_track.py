@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from segnb.all import SegDataLoaders, seg_learner
+from segnb.core import is_fitting
 from segnb.track import Tracker
 
 
@@ -18,7 +19,7 @@ def test_wandb_offline_takes_the_same_calls(small_set, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn = small_learner(small_set)
     (tmp_path / "kept.txt").write_text("kept")
-    learn.track("test", run="one", files=[tmp_path / "kept.txt"], tracker="wandb", mode="offline", dir=str(tmp_path), every=1, hist_every=2, pictures=1, repo=tmp_path)
+    learn.track("test", run="one", files=[tmp_path / "kept.txt"], tracker="wandb", mode="offline", dir=str(tmp_path), every=1, hist_every=2, images=1, repo=tmp_path)
     tracker = learn.cbs.filter(lambda cb: isinstance(cb, Tracker))[0]
     failed = []
     safely = tracker.safely
@@ -74,7 +75,7 @@ def test_a_validation_inside_a_training_does_not_end_the_tracking(small_set, mon
     class Look(Callback):
         order = 99
         def after_epoch(self):
-            if self.learn.fitting and self.epoch == 0 and not looked: looked.append(self.learn.validate())
+            if is_fitting(self.learn) and self.epoch == 0 and not looked: looked.append(self.learn.validate())
 
     calls, looked = [], []
 
