@@ -15,7 +15,7 @@ test: .venv/installed-dev
 docs: .venv/installed-dev
 	$(BIN)/python tools/docs.py
 
-# make save NB=nbs/04_unet.ipynb: export a notebook, run it, keep its outputs
+# make save NB=nbs/02_unet.ipynb: export a notebook, run it, keep its outputs
 save: .venv/installed-dev
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-test $(NB) --save

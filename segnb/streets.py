@@ -6,7 +6,7 @@
 __all__ = ['street_void', 'street_codes', 'Street', 'Camera', 'Canvas', 'label_blocks', 'random_scene', 'draw_frame', 'streets']
 
 # %% ../nbs/library/streets.ipynb #d16e44fe
-import os, json, shutil, sys, tempfile, warnings
+import os, json, shutil, tempfile, warnings
 from enum import IntEnum
 from math import sin, cos, pi, exp, hypot
 from multiprocessing import get_context, get_all_start_methods
@@ -64,7 +64,7 @@ def clip_near(pts):
 
 # %% ../nbs/library/streets.ipynb #15411d6a
 class Canvas:
-    "A image and its label map, painted together at `cam.scale` times the final size"
+    "An image and its label map, painted together at `cam.scale` times the final size"
     def __init__(self,
         cam,                # A `Camera`
         haze=(225,230,235), # RGB 0..255 that far things fade to
@@ -152,6 +152,10 @@ weathers = dict(
     dusk =dict(top=(122,146,192), low=(252,218,178), tint=(1.18,1.05,.88), shade=.6,  cloud=.3,  depth=320),
     mist =dict(top=(206,214,220), low=(234,236,236), tint=(1.05,1.05,1.04), shade=.95, cloud=1.3, depth=120))
 
+def spread(rng, **ranges):
+    "A random number from each of the ranges, drawn in their order"
+    return {k: rng.uniform(*o) for k,o in ranges.items()}
+
 def random_light(rng):
     "Weather and hour: colours of sky, haze and light, where the sun stands (-1 left, 1 right, 0 hidden)"
     l = SimpleNamespace(**weathers[str(rng.choice(list(weathers), p=[.45,.28,.15,.12]))])
@@ -159,8 +163,7 @@ def random_light(rng):
     l.top,l.low = [tuple(np.clip(np.array(o)+jitter,0,255)) for o in (l.top,l.low)]
     l.sun = int(rng.choice([-1,1])) if l.shade<.7 else 0
     l.cloud += rng.uniform(-.5,.5)
-    l.gain,l.gamma = rng.uniform(.98,1.16),rng.uniform(.8,1.02)
-    l.noise,l.blur = rng.uniform(1.5,4.5),rng.uniform(0.,.5)
+    vars(l).update(spread(rng, gain=(.98,1.16), gamma=(.8,1.02), noise=(1.5,4.5), blur=(0.,.5)))
     return l
 
 # %% ../nbs/library/streets.ipynb #d3f0cb5b
@@ -193,16 +196,13 @@ def draw_sky(c, l, tile, drift=0.):
     c.mark.rectangle((0,0,c.cam.w,c.cam.h), fill=int(Street.Sky))
 
 # %% ../nbs/library/streets.ipynb #30126886
+plot_kinds = 'terrace house shop block park'.split()
 street_styles = dict( # how often each kind of plot comes, in the order of plot_kinds
     town=[.42,.05,.35,.12,.06], suburb=[.35,.38,.05,.02,.2], centre=[.12,.0,.46,.38,.04],
     green=[.22,.25,.1,.08,.35])
-plot_kinds = 'terrace house shop block park'.split()
-
-def random_camera(rng, lane):
-    "How the camera is mounted, and how far it drives in one frame"
-    return dict(x=-lane*.58, height=rng.uniform(1.4,1.6), horizon=rng.uniform(.48,.53),
-                focal=rng.uniform(.98,1.16),
-                yaw=rng.uniform(-.05,.05), speed=rng.uniform(.7,1.5))
+street_ranges = dict( # how full the street is, how the camera is mounted, how far it drives in one frame
+    parked=(.45,.95), traffic=(.2,.7), people=(3,9),
+    height=(1.4,1.6), horizon=(.48,.53), focal=(.98,1.16), yaw=(-.05,.05), speed=(.7,1.5))
 
 def random_surfaces(rng):
     "Colours of road, pavement and grass, and the lines on the road"
@@ -217,13 +217,12 @@ def random_street(rng):
     lane = rng.uniform(2.7,3.1)
     parking = [(-1,1),(1,),(-1,),()][rng.choice(4, p=[.2,.27,.2,.33])]
     s = SimpleNamespace(light=random_light(rng), tile=fractal(rng), things=[], lane=lane, parking=parking,
-        road=lane+(2. if parking else .25), pave=rng.uniform(2.8,4.6), side_road=rng.uniform(6,8),
+        road=lane+(2. if parking else .25), x=-lane*.58, **spread(rng, pave=(2.8,4.6), side_road=(6,8)),
         bend=rng.choice([0,1,-1], p=[.3,.35,.35])*rng.uniform(.0006,.0026),
         style=list(street_styles.values())[rng.integers(4)], garden=float(rng.choice([0,2.], p=[.55,.45])),
         fences=rng.uniform(.6,.95), lights=rng.random()<.6,
         avenue=rng.uniform(8,14) if rng.random()<.35 else 0,
-        parked=rng.uniform(.45,.95), traffic=rng.uniform(.2,.7), people=rng.uniform(3,9),
-        **random_camera(rng, lane), **random_surfaces(rng))
+        **spread(rng, **street_ranges), **random_surfaces(rng))
     s.junctions = [rng.uniform(22,45)+80*i for i in range(2)] if rng.random()<.7 else [rng.uniform(90,140)]
     s.zebras = [s.junctions[0]-3.5] if rng.random()<.4 else [rng.uniform(16,40)] if rng.random()<.25 else []
     s.skyline = [(rng.uniform(-.75,.75),rng.uniform(8,26),rng.uniform(4,15),int(rng.random()<.4))
@@ -242,8 +241,8 @@ def ground_points(cam):
 def ground_codes(s, x, z):
     "Class of the ground at `x`,`z`: road, pavement on both sides, grass beyond, and the side roads"
     ax = abs(x)
-    grounds = np.where(ax<s.road+s.pave, np.uint8(Street.Pavement), np.uint8(Street.Tree))
-    out = np.where(ax<s.road, np.uint8(Street.Road), grounds)
+    road,pavement,tree = np.uint8([Street.Road,Street.Pavement,Street.Tree])
+    out = np.where(ax<s.road, road, np.where(ax<s.road+s.pave, pavement, tree))
     for j in s.junctions: out[(z>j)&(z<j+s.side_road)] = Street.Road
     return out
 
@@ -300,53 +299,58 @@ def draw_skyline(c, s):
         c.flat([(l,b),(l,top),(r,top),(r,b)], col, code)
 
 # %% ../nbs/library/streets.ipynb #95acfdba
+at_rest = dict(vx=0., vz=0., step=0., phase=0., face=1, code=None, shadow=None)
+
 def thing(draw, x, z, **kw):
     "Something that stands or moves in the street: the function that draws it, its place and speed in metres"
-    return SimpleNamespace(**{**dict(draw=draw, x=x, z=float(z), key=float(z), vx=0., vz=0., step=0.,
-                                     phase=0., shadow=None), **kw})
+    return SimpleNamespace(**{**at_rest, 'draw':draw, 'x':x, 'z':float(z), 'key':float(z), **kw})
 
-def draw_things(c, s, t):
-    "Everything in the scene at time `t`, far things first"
-    here = []
-    for o in s.things:
-        m = SimpleNamespace(**{**vars(o), 'x':o.x+o.vx*t, 'z':o.z+o.vz*t, 'key':o.key+o.vz*t,
-                               'phase':o.phase+o.step*t})
-        if m.z-c.cam.z<150 and m.key-c.cam.z>near: here.append(m)
-    for m in sorted(here, key=lambda m: (-m.key,-abs(m.x))): m.draw(c, m)
+def moved(o, t):
+    "The thing `o` as it is at time `t`"
+    return SimpleNamespace(**{**vars(o), 'x':o.x+o.vx*t, 'z':o.z+o.vz*t, 'key':o.key+o.vz*t,
+                              'phase':o.phase+o.step*t})
+
+def draw_thing(c, o):
+    "Draw on the canvas, or on a `Board` what has a class of its own"
+    if o.code is None: o.draw(c, o)
+    elif o.z-c.cam.z>1.2: o.draw(Board(c, o), o)
+
+def draw_things(c, things):
+    "What is neither behind us nor very far away, far things first"
+    seen = [o for o in things if o.z-c.cam.z<150 and o.key-c.cam.z>near]
+    for o in sorted(seen, key=lambda o: (-o.key,-abs(o.x))): draw_thing(c, o)
 
 # %% ../nbs/library/streets.ipynb #197355b9
-def draw_shadows(c, s, t):
+circle = [(cos(a*pi/8),sin(a*pi/8)) for a in range(16)]
+rounded = [(max(-1,min(1,1.4*p)),max(-1,min(1,1.4*q))) for p,q in circle] # a square with round corners
+
+def draw_shadows(c, sun, things):
     "A soft dark patch under what stands on the ground: it changes the image, not the label"
-    alpha = 70 if s.light.sun else 45
-    for o in s.things:
-        if o.shadow is None: continue
-        (w,l),x,z = o.shadow, o.x+o.vx*t, o.z+o.vz*t
-        car = l>2*w and l>2
-        if z+l-c.cam.z<3 or z-c.cam.z>80: continue
-        x -= s.light.sun*(.35 if car else w*.5)
+    for o in things:
+        if o.shadow is None or o.z+o.shadow[1]-c.cam.z<3 or o.z-c.cam.z>80: continue
+        w,l = o.shadow
+        car = l>3*w
+        x = o.x-sun*(.35 if car else w*.5)
         for g in (1.12,.9):
-            zc,zr,square = (z+l/2-.2,l/2*g,1.4) if car else (z,l*g,1.)
-            ring = [(cos(a*pi/8)*square,sin(a*pi/8)*square) for a in range(16)]
-            c.poly([(x+w*g*max(-1,min(1,p)),0.,zc+zr*max(-1,min(1,q))) for p,q in ring], (16,18,24),
-                   alpha=alpha)
+            z,r,outline = (o.z+l/2-.2,l/2*g,rounded) if car else (o.z,l*g,circle)
+            c.poly([(x+w*g*p,0.,z+r*q) for p,q in outline], (16,18,24), alpha=70 if sun else 45)
 
 # %% ../nbs/library/streets.ipynb #9161c7a8
 def render(s, t=0, size=(192,256)):
     "A `Canvas` with the scene `s` painted as it is in frame `t`"
     cam = Camera(size, s.focal, s.horizon+.004*sin(t*1.9), s.height, s.x+.08*sin(t*.7), s.speed*t, s.bend,
                  s.yaw)
-    c = Canvas(cam, s.light.low, s.light.depth)
+    c,things = Canvas(cam, s.light.low, s.light.depth), [moved(o,t) for o in s.things]
     draw_sky(c, s.light, s.tile, t*.05)
     draw_ground(c, s)
     draw_skyline(c, s)
-    draw_shadows(c, s, t)
-    draw_things(c, s, t)
+    draw_shadows(c, s.light.sun, things)
+    draw_things(c, things)
     return c
 
 # %% ../nbs/library/streets.ipynb #d4f1b5f8
 def wall(c, b, z0, z1, y0, y1, colour, out=0., lit=1.):
-    """A rectangle on the facade of `b`: from `z0` to `z1` along the street, from `y0` to `y1` up, `out`
-    metres in front"""
+    "A rectangle on the facade of `b`: `z0` to `z1` along the street, `y0` to `y1` up, `out` metres in front"
     x = b.x-b.side*out
     c.poly([(x,y0,z0),(x,y1,z0),(x,y1,z1),(x,y0,z1)], colour, Street.Building, lit*b.lit)
 
@@ -397,11 +401,15 @@ def draw_end(c, b):
                 c.poly([(x0,y0,b.z),(x0,y1,b.z),(x1,y1,b.z),(x1,y0,b.z)], col, Street.Building, .9)
 
 # %% ../nbs/library/streets.ipynb #5bc96442
+def pieces(t, n):
+    "Number and ends of `n` equal pieces of a thing along the street, at least one, the furthest first"
+    zs = np.linspace(t.z, t.z1, max(1,n)+1).tolist()
+    return list(zip(range(len(zs)), zs, zs[1:]))[::-1]
+
 def draw_roof(c, b):
     "A pitched roof whose ridge runs along the street, with chimneys"
     xr,xe = b.x+b.side*b.depth/2, b.x-b.side*.25
-    zs = np.linspace(b.z, b.z1, max(2,int((b.z1-b.z)/5)+1)).tolist()
-    for z0,z1 in reversed(list(zip(zs,zs[1:]))):
+    for _,z0,z1 in pieces(b, int((b.z1-b.z)/5)):
         c.poly([(xe,b.h-.1,z0),(xe,b.h-.1,z1),(xr,b.h+b.roof,z1),(xr,b.h+b.roof,z0)], b.tiles,
                Street.Building, (1+b.lit)/2)
     for z in b.chimneys:
@@ -414,10 +422,8 @@ def draw_building(c, b):
     "Roof, near end and facade, bay by bay from the far end"
     if b.roof: draw_roof(c, b)
     draw_end(c, b)
-    zs = np.linspace(b.z, b.z1, b.bays+1).tolist()
-    for i in reversed(range(b.bays)):
-        if zs[i+1]-c.cam.z<near: break
-        draw_bay(c, b, i, zs[i], zs[i+1])
+    for i,z0,z1 in pieces(b, b.bays):
+        if z1-c.cam.z>=near: draw_bay(c, b, i, z0, z1)
     wall(c, b, b.z, b.z1, b.h-.25, b.h, [v*.8 for v in b.trim], out=.1)
 
 # %% ../nbs/library/streets.ipynb #e7335d55
@@ -429,6 +435,7 @@ trims = [(232,230,224)]*3+[(205,200,190),(90,84,80)]
 floor_range = dict(terrace=(2,5), house=(2,4), shop=(3,6), block=(4,9))
 
 def pick(rng, xs): return xs[rng.integers(len(xs))]
+def varied(rng, colours, low=.8, high=1.15): return tuple(np.array(pick(rng,colours))*rng.uniform(low,high))
 
 # %% ../nbs/library/streets.ipynb #13b0f8e4
 def make_building(rng, side, x, z, length, kind, lit):
@@ -437,49 +444,35 @@ def make_building(rng, side, x, z, length, kind, lit):
     pitched = kind in ('terrace','house') or rng.random()<.3
     bays = max(2, round(length/rng.uniform(2.4,3.2)))
     return thing(draw_building, x, z, z1=z+length, key=z+length, side=side, floors=floors, storey=storey,
-                 h=floors*storey+.5,
-        depth=rng.uniform(7,10), bays=bays, win=rng.uniform(.4,.6)+.2*(kind=='block'), bars=rng.random()<.6,
-        shop=kind=='shop',
-        door=int(rng.integers(bays)), roof=rng.uniform(1.6,3.) if pitched else 0.,
+        h=floors*storey+.5, depth=rng.uniform(7,10), bays=bays, win=rng.uniform(.4,.6)+.2*(kind=='block'),
+        bars=rng.random()<.6, shop=kind=='shop', door=int(rng.integers(bays)),
+        roof=rng.uniform(1.6,3.) if pitched else 0.,
         chimneys=sorted(z+length*rng.uniform(.15,.85,rng.integers(0,3)), reverse=True) if pitched else [],
-        colour=tuple(np.array(pick(rng,bricks))*rng.uniform(.88,1.08)), trim=pick(rng,trims),
-        paint=pick(rng,paints), tiles=pick(rng,tiles),
+        colour=varied(rng,bricks,.88,1.08), trim=pick(rng,trims), paint=pick(rng,paints), tiles=pick(rng,tiles),
         glass=[tuple(np.array([62,72,84])*rng.uniform(.6,1.5)+rng.uniform(0,25)) for _ in range(17)],
-        inside=tuple(np.array([112,100,84])*rng.uniform(.6,1.3)), courses=rng.random()<.6,
-        end_windows=rng.random()<.55,
+        inside=varied(rng,[(112,100,84)],.6,1.3), courses=rng.random()<.6, end_windows=rng.random()<.55,
         lit=lit, end_lit=rng.uniform(.78,.95))
 
 # %% ../nbs/library/streets.ipynb #bb624092
 class Board:
     "An upright board that faces the camera at (x,z); what is drawn on it is given in metres from its foot"
-    def __init__(self, c, t, code):
-        self.c,self.code = c,code
+    def __init__(self, c, t):
         p = c.cam.rel((t.x,0,t.z))
-        self.away,self.ok = p[2],p[2]>1.2
-        if self.ok: (self.u,self.v),self.s = c.cam.project(p),c.cam.f/p[2]
+        (self.u,self.v),self.s = c.cam.project(p),c.cam.f/p[2]
+        self.c,self.code,self.face,self.away = c,t.code,t.face,p[2]
 
-    def at(self, x, y): return self.u+x*self.s, self.v-y*self.s
+    def at(self, x, y): return self.u+x*self.face*self.s, self.v-y*self.s
     def tone(self, colour): return None if colour is None else self.c.tone(colour, self.away)
-
-@patch
-def poly(self:Board, pts, colour, code=None):
-    self.c.flat([self.at(*p) for p in pts], self.tone(colour), self.code if code is None else code)
-
-# %% ../nbs/library/streets.ipynb #4cd4565d
-@patch
-def box(self:Board, x0, x1, y0, y1, colour, code=None):
-    self.poly([(x0,y0),(x0,y1),(x1,y1),(x1,y0)], colour, code)
-
-@patch
-def disc(self:Board, x, y, r, colour, code=None, wide=1., high=1.):
-    u,v = self.at(x,y)
-    self.c.ellipse(u, v, r*self.s*wide, r*self.s*high, self.tone(colour), self.code if code is None else code)
+    def poly(self, pts, colour): self.c.flat([self.at(*p) for p in pts], self.tone(colour), self.code)
+    def box(self, x0, x1, y0, y1, colour): self.poly([(x0,y0),(x0,y1),(x1,y1),(x1,y0)], colour)
+    def disc(self, x, y, r, colour, wide=1., high=1.):
+        self.c.ellipse(*self.at(x,y), r*self.s*wide, r*self.s*high, self.tone(colour), self.code)
 
 # %% ../nbs/library/streets.ipynb #3f278207
 @patch
 def limb(self:Board, p, q, r0, r1, colour):
     "A rounded bar from `p` to `q`, with radius `r0` at one end and `r1` at the other"
-    d = hypot(q[0]-p[0],q[1]-p[1]) or 1e-6
+    d = self.face*(hypot(q[0]-p[0],q[1]-p[1]) or 1e-6)
     nx,ny = -(q[1]-p[1])/d, (q[0]-p[0])/d
     self.poly([(p[0]+nx*r0,p[1]+ny*r0),(q[0]+nx*r1,q[1]+ny*r1),(q[0]-nx*r1,q[1]-ny*r1),
                (p[0]-nx*r0,p[1]-ny*r0)], colour)
@@ -489,10 +482,8 @@ def limb(self:Board, p, q, r0, r1, colour):
 # %% ../nbs/library/streets.ipynb #3af09589
 leaves = [(74,104,48)]*5+[(92,118,52)]*5+[(58,90,50)]*4+[(120,112,50),(150,104,48)]
 
-def draw_tree(c, t):
+def draw_tree(b, t):
     "A trunk and a crown of many blobs, dark ones first"
-    b = Board(c, t, Street.Tree)
-    if not b.ok: return
     b.poly([(-t.r*.09,0),(-t.r*.05,t.h),(t.r*.05,t.h),(t.r*.09,0)], (82,68,56))
     (R,G,B),step = t.leaf, 1 if b.away<30 else 2 if b.away<70 else 4
     for x,y,r,k in t.blobs[::step]:
@@ -509,7 +500,7 @@ def make_tree(rng, x, z, r=2., h=3., sun=0, **kw):
     shade = .8+.2*by/r+.16*sun*bx/r+rng.normal(0,.13,n)
     size = rng.uniform(.13,.3,n)*r*(1.15-.5*d)
     order = np.argsort(shade+rng.normal(0,.12,n))
-    return thing(draw_tree, x, z, h=h, r=r, leaf=tuple(np.array(pick(rng,leaves))*rng.uniform(.85,1.15)),
+    return thing(draw_tree, x, z, code=Street.Tree, h=h, r=r, leaf=varied(rng,leaves,.85,1.15),
         blobs=[(bx[i],by[i],size[i],max(.45,shade[i])) for i in order], shadow=(r*.8,r*.8), **kw)
 
 # %% ../nbs/library/streets.ipynb #7fce4d0c
@@ -517,8 +508,7 @@ def draw_hedge(c, t):
     "A clipped hedge along the street"
     x,o = t.x, t.x+.8*np.sign(t.x)
     c.poly([(x,0,t.z),(x,t.h,t.z),(o,t.h,t.z),(o,0,t.z)], t.leaf, Street.Tree, .75)
-    zs = np.linspace(t.z, t.z1, max(2,int((t.z1-t.z)/1.2)+1)).tolist()
-    for i,(z0,z1) in reversed(list(enumerate(zip(zs,zs[1:])))):
+    for i,z0,z1 in pieces(t, int((t.z1-t.z)/1.2)):
         k = t.shades[i%len(t.shades)]
         c.poly([(x,t.h,z0),(x,t.h,z1),(o,t.h,z1),(o,t.h,z0)], t.leaf, Street.Tree, 1.15*k)
         c.poly([(x,0,z0),(x,t.h+.1*k,z0),(x,t.h+.08*k,z1),(x,0,z1)], t.leaf, Street.Tree, k*t.lit)
@@ -526,12 +516,10 @@ def draw_hedge(c, t):
 # %% ../nbs/library/streets.ipynb #f9e001af
 def draw_fence(c, t):
     "Boards between posts, or iron bars that let the image behind them through"
-    zs = np.linspace(t.z, t.z1, max(2,round((t.z1-t.z)/2)+1)).tolist()
-    bar = lambda z0,z1,y0,y1,k: c.poly([(t.x,y0,z0),(t.x,y1,z0),(t.x,y1,z1),(t.x,y0,z1)], t.colour,
-                                       Street.Fence, k*t.lit)
-    for z0,z1 in reversed(list(zip(zs,zs[1:]))):
-        if t.iron: c.poly([(t.x,0,z0),(t.x,t.h,z0),(t.x,t.h,z1),(t.x,0,z1)], None, Street.Fence)
-        else: bar(z0, z1, 0, t.h, 1.)
+    def bar(z0, z1, y0, y1, lit, colour=t.colour):
+        c.poly([(t.x,y0,z0),(t.x,y1,z0),(t.x,y1,z1),(t.x,y0,z1)], colour, Street.Fence, lit*t.lit)
+    for _,z0,z1 in pieces(t, round((t.z1-t.z)/2)):
+        bar(z0, z1, 0, t.h, 1., None if t.iron else t.colour)
         n = 10 if z0-c.cam.z<20 else 5 if z0-c.cam.z<40 else 2
         w = (z1-z0)/n
         for i in range(n): bar(z0+i*w, z0+i*w+w*(.3 if t.iron else .18), 0, t.h, 1. if t.iron else .72)
@@ -543,31 +531,28 @@ fences = [(150,112,78),(214,212,204),(120,96,74),(104,116,96)]
 
 def add_garden(s, rng, x, z, n, lit):
     "A fence or a hedge along the pavement"
-    where = dict(z1=z+n-.1, key=z+n-.05, lit=lit)
     if rng.random()<s.fences:
         iron = bool(rng.random()<.35)
-        s.things.append(thing(draw_fence, x, z+.1, iron=iron, colour=(44,50,48) if iron else pick(rng,fences),
-                              h=rng.uniform(1.,1.6), **where))
-    else:
-        leaf = tuple(np.array([70,98,48])*rng.uniform(.8,1.2))
-        s.things.append(thing(draw_hedge, x, z+.1, leaf=leaf, h=rng.uniform(.8,1.7),
-                              shades=rng.uniform(.75,1.1,9).tolist(), **where))
+        o = thing(draw_fence, x, z+.1, iron=iron, colour=(44,50,48) if iron else pick(rng,fences),
+                  h=rng.uniform(1.,1.6))
+    else: o = thing(draw_hedge, x, z+.1, leaf=varied(rng,[(70,98,48)],.8,1.2), h=rng.uniform(.8,1.7),
+                    shades=rng.uniform(.75,1.1,9).tolist())
+    o.z1,o.key,o.lit = z+n-.1, z+n-.05, lit
+    s.things.append(o)
 
 # %% ../nbs/library/streets.ipynb #f7cc52b3
 def add_plot(s, rng, side, z, n, kind, lit):
     "One plot, `n` metres along the street: a building, perhaps behind a garden, or trees only"
-    x,house = s.road+s.pave,kind=='house'
-    garden = dict(terrace=s.garden, house=rng.uniform(4,7), shop=0., block=rng.choice([0.,2.]),
-                  park=14.)[kind]
-    if kind!='park':
+    x,house,park = s.road+s.pave, kind=='house', kind=='park'
+    garden = dict(terrace=s.garden, house=rng.uniform(4,7), shop=0., block=rng.choice([0.,2.]), park=14.)[kind]
+    if not park:
         s.things.append(make_building(rng, side, side*(x+garden+.02), z+1.2*house, n-2.4*house, kind, lit))
     if garden: add_garden(s, rng, side*(x+.05), z, n, lit)
+    depth,radius = ((1.5,12),(1.8,3.4)) if park else ((1.5,garden-1.5),(.9,1.6))
     for _ in range(rng.poisson({'park':n/3.2,'house':.9}.get(kind,0))):
-        d,r = (rng.uniform(1.5,12),rng.uniform(1.8,3.4)) if kind=='park' else (rng.uniform(1.5,garden-1.5),
-            rng.uniform(.9,1.6))
-        tz = z+rng.uniform(1,n-1)
+        d,r,tz = rng.uniform(*depth), rng.uniform(*radius), z+rng.uniform(1,n-1)
         s.things.append(make_tree(rng, side*(x+d), tz, r, r*.9+rng.uniform(.6,1.8), s.light.sun,
-                                  key=tz if kind=='park' else z+n-.01))
+                                  key=tz if park else z+n-.01))
 
 # %% ../nbs/library/streets.ipynb #b593c261
 plot_lengths = dict(terrace=(7,14), house=(8,12), shop=(7,14), block=(14,24), park=(10,22))
@@ -589,10 +574,9 @@ def add_plots(s, rng, side):
         z += n
 
 # %% ../nbs/library/streets.ipynb #829aa73d
-def draw_lamp(c, t):
+def draw_lamp(b, t):
     "A street lamp: a tapered pole, an arm over the road, a head"
-    b,s = Board(c, t, Street.Pole), -1 if t.x>0 else 1
-    if not b.ok: return
+    s = -1 if t.x>0 else 1
     b.poly([(-.1,0),(-.06,t.h),(.06,t.h),(.1,0)], t.colour)
     b.box(-.13, .13, 0, .9, [v*.9 for v in t.colour])
     b.limb((0,t.h), (s*t.arm,t.h+.35), .06, .05, t.colour)
@@ -629,25 +613,22 @@ def draw_board(b, t):
 sign_faces = dict(disc=draw_disc, triangle=draw_triangle, board=draw_board, lights=draw_lights)
 board_colours = [(24,88,60),(28,70,150),(196,148,48),(150,40,50)]
 
-def draw_sign(c, t):
+def draw_sign(b, t):
     "A sign on its post"
-    b = Board(c, t, Street.SignSymbol)
-    if not b.ok: return
-    b.box(-.05, .05, 0, t.h, (128,130,130), Street.Pole)
+    b.code = Street.Pole
+    b.box(-.05, .05, 0, t.h, (128,130,130))
+    b.code = t.code
     sign_faces[t.kind](b, t)
 
 def add_sign(s, rng, kind, x, z):
     "A sign on the pavement; direction boards stand further from the kerb"
-    s.things.append(thing(draw_sign, x+.8*np.sign(x)*(kind=='board'), z, kind=kind, r=rng.uniform(.3,.4),
-                          h=rng.uniform(2.3,3.),
-        wide=rng.uniform(1.2,1.9), colour=pick(rng,board_colours), text=rng.uniform(0,.75,3).tolist(),
-        on=int(rng.integers(3))))
+    s.things.append(thing(draw_sign, x+.8*np.sign(x)*(kind=='board'), z, code=Street.SignSymbol, kind=kind,
+        **spread(rng, r=(.3,.4), h=(2.3,3.), wide=(1.2,1.9)), colour=pick(rng,board_colours),
+        text=rng.uniform(0,.75,3).tolist(), on=int(rng.integers(3))))
 
 # %% ../nbs/library/streets.ipynb #b80c54dd
-def draw_bin(c, t):
+def draw_bin(b, t):
     "A box with a round lid"
-    b = Board(c, t, Street.Void)
-    if not b.ok: return
     b.poly([(-.28,0),(-.32,t.h),(.32,t.h),(.28,0)], t.colour)
     b.limb((-.28,t.h), (.28,t.h), .09, .09, [v*1.25 for v in t.colour])
     b.box(-.16, .16, t.h*.72, t.h*.8, (26,26,28))
@@ -657,7 +638,8 @@ def add_bins(s, rng):
     for z in rng.uniform(6,70,rng.poisson(6)):
         x = int(rng.choice([-1,1]))*(s.road+s.pave-.45)
         col = pick(rng, [(52,60,56),(40,72,52),(176,34,36),(44,56,84)])
-        s.things.append(thing(draw_bin, x, z, colour=col, h=rng.uniform(1.,1.5), shadow=(.4,.4)))
+        s.things.append(thing(draw_bin, x, z, code=Street.Void, colour=col, h=rng.uniform(1.,1.5),
+                              shadow=(.4,.4)))
 
 # %% ../nbs/library/streets.ipynb #f932d2eb
 def off_junction(s, z, before=.5, after=.5):
@@ -666,8 +648,9 @@ def off_junction(s, z, before=.5, after=.5):
 
 def add_lamps(s, rng):
     "Lamps on both sides in turn, all of one kind"
-    gap,kind = rng.uniform(14,22),dict(h=rng.uniform(5.5,8), arm=rng.uniform(.4,1.6),
-                                       colour=pick(rng, [(70,78,74),(132,136,136),(48,52,56)]))
+    gap = rng.uniform(14,22)
+    kind = dict(code=Street.Pole, **spread(rng, h=(5.5,8), arm=(.4,1.6)),
+                colour=pick(rng, [(70,78,74),(132,136,136),(48,52,56)]))
     for i,z in enumerate(np.arange(rng.uniform(4,12),150,gap)):
         if off_junction(s, z): s.things.append(thing(draw_lamp, (1 if i%2 else -1)*(s.road+.45), z, **kind))
 
@@ -709,41 +692,25 @@ def along(t, z):
     return t.z+t.length-z if t.oncoming else t.z+z
 
 # %% ../nbs/library/streets.ipynb #df10aef0
-def car_strips(t):
-    "Strips of the outline, far ones first: two points (z,y) of the world, and whether it is glass"
-    body,_,glass = car_shapes[t.kind]
-    pts = [(along(t,z),y) for z,y in body]
-    strips = [(p,q,i in glass) for i,(p,q) in enumerate(zip(pts,pts[1:]))]
-    return sorted(strips, key=lambda o: -(o[0][0]+o[1][0]))
+# boxes on the end of a car: left, right, bottom and top in metres from the middle of its foot, colour
+car_foot  = [(-.82,-.58,0,.36,(24,24,26)),(.82,.58,0,.36,(24,24,26)),(-.86,.86,.2,.36,(38,38,40))]
+car_rear  = [(-.86,-.64,.66,.92,(188,26,30)),(.86,.64,.66,.92,(188,26,30)),(-.26,.26,.44,.56,(226,196,60))]
+car_front = [(-.45,.45,.6,.74,(34,34,36)),(-.86,-.52,.62,.8,(238,236,220)),(.86,.52,.62,.8,(238,236,220)),
+             (-.26,.26,.44,.56,(232,230,222))]
 
 # %% ../nbs/library/streets.ipynb #44834d88
-def draw_strip(c, t, p, q, glass):
+# glass and the sky's reflection in it: left and right as shares of half the width, margin, colour, light
+car_glass = [(-.86,.86,.1,(52,62,72),1.), (-.56,.1,.12,(96,110,122),1.)]
+
+def draw_strip(c, t, z0, y0, z1, y1, glass):
     "One strip of the body, if it faces the camera"
-    (z0,y0),(z1,y1) = p,q
     turn = -1 if t.oncoming else 1
     if turn*((y0-y1)*(c.cam.z-z0)+(z1-z0)*(c.cam.height-y0))<=0: return
     a,b,up = half_width(y0),half_width(y1), abs(z1-z0)/(abs(z1-z0)+abs(y1-y0)+1e-6)
-    def quad(l, r, m=0.):
+    for l,r,m,colour,lit in [(-1,1,0.,t.colour,.72+.38*up), *(car_glass if glass else [])]:
         ya,yb,za,zb = y0+m*(y1-y0),y1-m*(y1-y0),z0+m*(z1-z0),z1-m*(z1-z0)
-        return [(t.x+a*l,ya,za),(t.x+a*r,ya,za),(t.x+b*r,yb,zb),(t.x+b*l,yb,zb)]
-    c.poly(quad(-1,1), t.colour, Street.Car, .72+.38*up)
-    if not glass: return
-    c.poly(quad(-.86,.86,.1), (52,62,72), Street.Car)
-    c.poly(quad(-.56,.1,.12), (96,110,122), Street.Car)
-
-# %% ../nbs/library/streets.ipynb #b80408a1
-def draw_car_end(c, t):
-    "Tyres, bumper, lamps and number plate of the end that faces the camera"
-    def box(x0, x1, y0, y1, col):
-        z = t.z-.01
-        c.poly([(t.x+x0,y0,z),(t.x+x0,y1,z),(t.x+x1,y1,z),(t.x+x1,y0,z)], col, Street.Car)
-    for s in (-1,1): box(s*.82, s*.58, 0, .36, (24,24,26))
-    box(-.86, .86, .2, .36, (38,38,40))
-    if t.oncoming: box(-.45, .45, .6, .74, (34,34,36))
-    for s in (-1,1):
-        if t.oncoming: box(s*.86, s*.52, .62, .8, (238,236,220))
-        else: box(s*.86, s*.64, .66, .92, (188,26,30))
-    box(-.26, .26, .44, .56, (232,230,222) if t.oncoming else (226,196,60))
+        pts = [(t.x+a*l,ya,za),(t.x+a*r,ya,za),(t.x+b*r,yb,zb),(t.x+b*l,yb,zb)]
+        c.poly(pts, colour, Street.Car, lit)
 
 # %% ../nbs/library/streets.ipynb #b4e56786
 def draw_car_side(c, t, s):
@@ -758,29 +725,31 @@ def draw_car_side(c, t, s):
     shape([(.1,.3),(.1,.42),(L-.1,.42),(L-.1,.3)], t.colour, .55)
     for zw in (.19*L,.8*L):
         for r,col in ((.34,(22,22,24)),(.2,(150,152,156))):
-            shape([(zw+r*cos(k*pi/8),.34+r*sin(k*pi/8)) for k in range(16)], col, out=.02)
+            shape([(zw+r*p,.34+r*q) for p,q in circle], col, out=.02)
 
 # %% ../nbs/library/streets.ipynb #08bf9563
 def draw_car(c, t):
-    "A car, whose near end is at `t.z`"
+    "A car, whose near end is at `t.z`: strips, far ones first, then the end and the side that we see"
     if t.z+t.length-c.cam.z<near+.3: return
-    for o in car_strips(t): draw_strip(c, t, *o)
-    draw_car_end(c, t)
+    body,_,glass = car_shapes[t.kind]
+    pts = [(along(t,z),y) for z,y in body]
+    strips = [(*p,*q,i in glass) for i,(p,q) in enumerate(zip(pts,pts[1:]))]
+    for o in sorted(strips, key=lambda o: -(o[0]+o[2])): draw_strip(c, t, *o)
+    z = t.z-.01
+    for x0,x1,y0,y1,col in car_foot+(car_front if t.oncoming else car_rear):
+        c.poly([(t.x+x0,y0,z),(t.x+x0,y1,z),(t.x+x1,y1,z),(t.x+x1,y0,z)], col, Street.Car)
     d = t.x-c.cam.x-c.cam.bend*(t.z+t.length/2-c.cam.z)**2
-    for s in (-1,1):
-        if -s*d>.88: draw_car_side(c, t, s)
+    if abs(d)>.88: draw_car_side(c, t, -1 if d>0 else 1)
 
 # %% ../nbs/library/streets.ipynb #6d8c8269
 car_colours = [(188,190,194),(222,224,226),(40,42,48),(92,96,104),(150,28,34),(34,62,120),(58,96,88),
                (122,128,134),(196,168,96),(70,74,84)]
 
 def make_car(rng, x, z, oncoming=False, vz=0., lit=(1,1)):
-    """A car of a random kind and colour, with its near end at `z`;
-    `lit` is the light on its left and right side"""
+    "A car of a random kind and colour, with its near end at `z`; `lit` is the light on its left and right"
     kind = str(rng.choice(list(car_shapes), p=[.55,.32,.13]))
-    return thing(draw_car, x, z, kind=kind, length=car_shapes[kind][0][-1][0], oncoming=oncoming, vz=vz,
-                 lit=lit,
-        colour=tuple(np.array(pick(rng,car_colours))*rng.uniform(.9,1.1)), shadow=(1.05,4.6))
+    return thing(draw_car, x, z, kind=kind, length=car_shapes[kind][0][-1][0], oncoming=oncoming, vz=vz, lit=lit,
+                 colour=varied(rng,car_colours,.9,1.1), shadow=(1.05,4.6))
 
 # %% ../nbs/library/streets.ipynb #655d8f87
 def add_cars(s, rng):
@@ -802,42 +771,33 @@ def add_cars(s, rng):
             s.things.append(make_car(rng, -s.x+rng.normal(0,.12), z, True, -rng.uniform(.5,1.), lit))
         z += rng.uniform(14,40)
 
-# %% ../nbs/library/streets.ipynb #9f5577d2
-def draw_legs(b, t, side):
-    "Two legs with knees, in the phase of the step"
-    a,k = t.swing*sin(t.phase),t.h/1.72
-    def P(x, y): return x*k*t.face, y*k
-    for s in (-1,1):
-        hip,knee = P(.07*s*(1-side),.86), P(.09*s*(1-side)+s*a*.22,.46)
-        fx = .1*s*(1-side)+s*a*.36-.04*side
-        b.limb(hip, knee, .095*k, .075*k, t.legs)
-        b.limb(knee, P(fx,.07+.05*max(0,s*a)), .07*k, .055*k, t.legs)
-        b.limb(P(fx-.02,.05), P(fx+.1*side+.02,.045), .05*k, .045*k, (40,34,32))
-
 # %% ../nbs/library/streets.ipynb #440eaabd
 def draw_head(b, t, k, side):
     "Neck, hair and face; who walks away from us shows hair only"
-    b.limb((0,1.46*k), (.01*k,1.55*k), .055*k, .055*k, t.skin)
-    b.disc(-.02*side*t.face, 1.645*k, .125*k, t.hair, wide=.9)
-    if side>.5: b.disc(.035*t.face, 1.61*k, .095*k, t.skin, wide=.85)
+    b.limb((0,1.46*k), (.01*t.face*k,1.55*k), .055*k, .055*k, t.skin)
+    b.disc(-.02*side, 1.645*k, .125*k, t.hair, wide=.9)
+    if side>.5: b.disc(.035, 1.61*k, .095*k, t.skin, wide=.85)
     elif t.vz<0: b.disc(0, 1.6*k, .1*k, t.skin, wide=.85)
 
 # %% ../nbs/library/streets.ipynb #b8632e0d
-def draw_walker(c, t):
-    "A person on foot: legs, arms, coat, head"
-    b,k,side = Board(c, t, Street.Pedestrian),t.h/1.72,t.sideways
-    if not b.ok: return
-    def P(x, y): return x*k*t.face, y*k
-    a,w = t.swing*sin(t.phase),.19-.05*side
-    def arm(s):
-        b.limb(P(.2*s*(1-side),1.36), P(.25*s*(1-side)-s*a*.28*side,.88+.06*abs(a)), .06*k, .05*k,
-               [v*.82 for v in t.coat])
-    draw_legs(b, t, side)
+def draw_walker(b, t):
+    "A person on foot: legs with knees in the phase of the step, arms, coat, head"
+    k,side,a = t.h/1.72, t.sideways, t.swing*sin(t.phase)
+    w,apart = .19-.05*side, 1-side
+    def limb(p, q, r0, r1, colour): b.limb((p[0]*k,p[1]*k), (q[0]*k,q[1]*k), r0*k, r1*k, colour)
+    def poly(pts): b.poly([(x*k,y*k) for x,y in pts], t.coat)
+    def arm(s): limb((.2*s*apart,1.36), (.25*s*apart-s*a*.28*side,.88+.06*abs(a)), .06, .05,
+                     [v*.82 for v in t.coat])
+    for s in (-1,1):
+        knee,x = (.09*s*apart+s*a*.22,.46), .1*s*apart+s*a*.36-.04*side
+        limb((.07*s*apart,.86), knee, .095, .075, t.legs)
+        limb(knee, (x,.07+.05*max(0,s*a)), .07, .055, t.legs)
+        limb((x-.02,.05), (x+.1*side+.02,.045), .05, .045, (40,34,32))
     arm(-1)
-    b.poly([P(-w,1.42),P(-w*.8,.84),P(w*.8,.84),P(w,1.42),P(w*.5,1.5),P(-w*.5,1.5)], t.coat)
-    if t.skirt: b.poly([P(-w*.8,.95),P(-w*1.25,.5),P(w*1.25,.5),P(w*.8,.95)], t.coat)
+    poly([(-w,1.42),(-w*.8,.84),(w*.8,.84),(w,1.42),(w*.5,1.5),(-w*.5,1.5)])
+    if t.skirt: poly([(-w*.8,.95),(-w*1.25,.5),(w*1.25,.5),(w*.8,.95)])
     arm(1)
-    if t.bag: b.disc(*P(-.2*side,1.2), .15*k, t.bag)
+    if t.bag: b.disc(-.2*side*k, 1.2*k, .15*k, t.bag)
     draw_head(b, t, k, side)
 
 # %% ../nbs/library/streets.ipynb #979343b4
@@ -845,18 +805,15 @@ coats = [(44,48,58),(70,74,84),(126,40,44),(40,66,110),(58,86,62),(168,150,120),
          (92,64,48),(176,70,58),(222,178,70),(110,122,140),(36,36,38),(150,92,118)]
 trousers = [(40,46,66),(34,34,38),(84,80,74),(56,68,96),(112,98,78)]
 
-def varied(rng, colours, low=.8, high=1.15): return tuple(np.array(pick(rng,colours))*rng.uniform(low,high))
-
 def random_body(rng):
     "Skin and hair"
     return dict(skin=varied(rng, [(222,178,148)], .5, 1.05), hair=varied(rng, [(70,52,38)], .3, 2.2))
 
 def make_walker(rng, x, z, vx=0., vz=0.):
     "A person in random clothes, walking across the street if `vx` is not 0, else along it"
-    return thing(draw_walker, x, z, vx=vx, vz=vz, h=rng.normal(1.7,.09), face=-1 if vx<0 else 1,
-                 sideways=.9 if vx else .15,
-        phase=rng.uniform(0,2*pi), step=rng.uniform(1.,1.5), swing=1. if vx else .55, coat=varied(rng,coats),
-        legs=varied(rng,trousers),
+    return thing(draw_walker, x, z, code=Street.Pedestrian, vx=vx, vz=vz, face=-1 if vx<0 else 1,
+        sideways=.9 if vx else .15, swing=1. if vx else .55, h=rng.normal(1.7,.09),
+        **spread(rng, phase=(0,2*pi), step=(1.,1.5)), coat=varied(rng,coats), legs=varied(rng,trousers),
         skirt=rng.random()<.25, bag=varied(rng,coats) if rng.random()<.3 else None, shadow=(.3,.3),
         **random_body(rng))
 
@@ -867,23 +824,22 @@ shoes = (36,32,30)
 
 def draw_cyclist_side(b, t):
     "Two wheels, the frame, and a rider who leans to the handlebar"
-    def P(x, y): return x*t.face, y
     for x in (-.52,.52):
-        b.disc(*P(x,.34), .35, None)
-        (u,v),r = b.at(*P(x,.34)),.33*b.s
+        b.disc(x, .34, .35, None)
+        (u,v),r = b.at(x,.34),.33*b.s
         b.c.draw.ellipse((u-r,v-r,u+r,v+r), outline=b.tone((26,26,28)), width=max(1,round(.05*b.s)))
-    for p,q in bike_frame: b.limb(P(*p), P(*q), .03, .03, t.frame)
+    for p,q in bike_frame: b.limb(p, q, .03, .03, t.frame)
     for turn in (t.phase,t.phase+pi):
-        fx,fy = -.05+.17*cos(turn), .34+.17*sin(turn)
-        knee = P((fx-.2)/2+.2, (fy+.92)/2+.05)
-        b.limb(P(-.2,.92), knee, .095, .075, t.legs)
-        b.limb(knee, P(fx,fy), .07, .05, t.legs)
-        b.limb(P(fx-.05,fy-.03), P(fx+.12,fy-.03), .04, .04, shoes)
-    b.limb(P(-.2,.98), P(.12,1.42), .14, .17, t.coat)
-    b.limb(P(.14,1.4), P(.26,1.12), .06, .05, t.coat)
-    b.limb(P(.26,1.12), P(.42,1.), .05, .045, t.skin)
-    b.disc(*P(.24,1.62), .115, t.skin, wide=.92)
-    b.disc(*P(.22,1.69), .14, t.helmet, high=.7)
+        x,y = -.05+.17*cos(turn), .34+.17*sin(turn)
+        knee = (x-.2)/2+.2, (y+.92)/2+.05
+        b.limb((-.2,.92), knee, .095, .075, t.legs)
+        b.limb(knee, (x,y), .07, .05, t.legs)
+        b.limb((x-.05,y-.03), (x+.12,y-.03), .04, .04, shoes)
+    b.limb((-.2,.98), (.12,1.42), .14, .17, t.coat)
+    b.limb((.14,1.4), (.26,1.12), .06, .05, t.coat)
+    b.limb((.26,1.12), (.42,1.), .05, .045, t.skin)
+    b.disc(.24, 1.62, .115, t.skin, wide=.92)
+    b.disc(.22, 1.69, .14, t.helmet, high=.7)
 
 # %% ../nbs/library/streets.ipynb #399a1ea6
 def draw_cyclist_end(b, t):
@@ -904,24 +860,17 @@ def draw_cyclist_end(b, t):
     b.disc(0, 1.67, .125, t.helmet)
     if t.vz>0: b.disc(0, .78, .05, (230,40,40))
 
-# %% ../nbs/library/streets.ipynb #96aaa499
-def draw_cyclist(c, t):
-    "A person on a bicycle, from the side or along the street"
-    b = Board(c, t, Street.Bicyclist)
-    if b.ok: (draw_cyclist_side if t.vx else draw_cyclist_end)(b, t)
-
 # %% ../nbs/library/streets.ipynb #b846483a
 jackets = [(206,214,70),(232,120,40),(60,110,190),(190,40,60),(40,44,52),(230,230,226)]
 helmets = [(240,240,238),(40,40,44),(200,40,40),(50,90,180)]
 
 def make_cyclist(rng, x, z, vx=0., vz=0.):
     "A cyclist with a helmet, riding across the street if `vx` is not 0, else along it"
-    coat = pick(rng,jackets)
-    return thing(draw_cyclist, x, z, vx=vx, vz=vz, face=-1 if vx<0 else 1, phase=rng.uniform(0,2*pi), step=.8,
-                 coat=coat,
-        band=(226,226,214) if rng.random()<.6 else coat, legs=varied(rng,trousers),
-        frame=varied(rng,paints,1.,1.6),
-        helmet=pick(rng,helmets), shadow=(.35,.9), **random_body(rng))
+    draw,coat = draw_cyclist_side if vx else draw_cyclist_end, pick(rng,jackets)
+    return thing(draw, x, z, code=Street.Bicyclist, vx=vx, vz=vz, face=-1 if vx<0 else 1, coat=coat,
+        phase=rng.uniform(0,2*pi), step=.8, band=(226,226,214) if rng.random()<.6 else coat,
+        legs=varied(rng,trousers), frame=varied(rng,paints,1.,1.6), helmet=pick(rng,helmets),
+        shadow=(.35,.9), **random_body(rng))
 
 # %% ../nbs/library/streets.ipynb #e81bbad4
 def add_people(s, rng):

@@ -310,4 +310,14 @@ def made_aside(
 ):
     """A widget whose clicks are handled while a cell runs, where the kernel has subshells;
     do not change it meanwhile"""
-    with ThreadPoolExecutor(1) as ex: return ex.submit(make).result()
+    try:
+        from IPython import get_ipython
+        from ipykernel.kernelbase import Kernel
+        kernel = get_ipython().kernel
+    except (ImportError, AttributeError): return make()
+    def alone(request):
+        # while the widget is made, this thread answers no request; it would else answer that of the cell
+        Kernel.set_parent(kernel, [], {})
+        try: return make()
+        finally: Kernel.set_parent(kernel, [], request)
+    with ThreadPoolExecutor(1) as ex: return ex.submit(alone, kernel.get_parent()).result()

@@ -225,7 +225,7 @@ def test_6_three_steps_an_epoch(tmp_path):
 
 def test_6_the_command_trains_a_small_set_for_longer(tmp_path):
     make_set(tmp_path / "d", [halves(0, 1)] * 15)
-    run = segnb("train", tmp_path / "d", "--out", tmp_path / "m.safetensors", "--crop", 32, 32, "--bs", 4, "--encoder", "resnet10t")
+    run = segnb("train", tmp_path / "d", "--out", tmp_path / "m.safetensors", "--crop", 32, 32, "--bs", 4, "--encoder", "resnet10t", "--threads", 1)
     assert run.returncode == 0, run.stderr
     assert "epoch 100/100" in run.stdout and "training steps" not in run.stderr
 

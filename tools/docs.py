@@ -13,10 +13,21 @@ def build():
     with_source()
     if shutil.which("quarto"): subprocess.run([bin / "nbdev-docs", "--path", "_nbs"], cwd=root, check=True)
     else: build_with_smalldocs()
-    pages = [p.relative_to(root / "_docs") for p in (root / "_docs").rglob("*.html")]
-    missing = {page_of(n) for n in notebooks_in(root / "nbs")} - {p.name for p in pages}
+    pages = {p.relative_to(root / "_docs").as_posix() for p in (root / "_docs").rglob("*.html")}
+    missing = {page_of(n.relative_to(root / "nbs")) for n in notebooks_in(root / "nbs")} - pages
     if missing: sys.exit(f"docs: pages are missing: {', '.join(sorted(missing))}")
+    broken = [f"{page} -> {link}" for page in sorted(pages) for link in dead_links(root / "_docs" / page)]
+    if broken: sys.exit("docs: links that lead nowhere:\n" + "\n".join(broken))
     return len(pages)
+
+
+def dead_links(page):
+    "Links of a page to files of the site that are not there"
+    html = re.sub(r"<(pre|code|script)\b.*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for link in re.findall(r'(?:href|src)="([^"#?]+)', html):
+        if re.match(r"[a-z]+:|//", link): continue
+        target = root / "_docs" / link.lstrip("/") if link.startswith("/") else page.parent / link
+        if not target.exists(): yield link
 
 
 def with_source():
@@ -30,13 +41,14 @@ def with_source():
         nb = json.loads(page.read_text(encoding="utf-8"))
         for cell in nb["cells"]:
             src = "".join(cell["source"])
-            if re.match(r"#\| exporti?\n", src) and re.search(r"^(def|class|@)", src, re.M): cell["source"] = re.sub(r"^#\| exporti?\n", "#| exports\n", src)
+            if re.match(r"#\| exporti?\n", src) and re.search(r"^(def|class|@)", src, re.M):
+                cell["source"] = re.sub(r"^#\| exporti?\n", "#| exports\n", src)
         page.write_text(json.dumps(nb), encoding="utf-8")
 
 
 def page_of(notebook):
-    "00_streets.ipynb becomes streets.html, as nbdev names its pages"
-    return re.sub(r"^\d+[a-z]?_", "", notebook.stem) + ".html"
+    "01_dataset.ipynb becomes dataset.html, as nbdev names its pages; folders stay"
+    return notebook.with_name(re.sub(r"^\d+_", "", notebook.stem) + ".html").as_posix()
 
 
 def build_with_smalldocs():
@@ -56,13 +68,14 @@ def adapt(page):
 
     Links to source lines go only where the repository has an address on the web."""
     text = page.read_text(encoding="utf-8")
-    text = re.sub(r"\b\d\d[a-z]?_(\w+\.ipynb)", r"\1", text)
+    text = re.sub(r"\b\d\d_(\w+\.ipynb)", r"\1", text)
     text = re.sub(r'\s*"output-file: \w+\.html\\n",', "", text)
     up = "../" * len(page.relative_to(proc).parent.parts)
-    text = re.sub(r"\]\(/(\w+\.html)", rf"]({up}\1", text)
+    text = re.sub(r"\]\(/([\w/]+\.html)", rf"]({up}\1", text)
     text = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}", "", text)
-    text = re.sub(r"\[([^\]]+)\]\(\.\./([A-Z]+)(?:\.md)?\)", r"\1", text)     # files beside nbs/ are not pages
-    target = page.with_name(re.sub(r"^\d+[a-z]?_", "", page.name))
+    # files beside nbs/ are not pages
+    text = re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?:[A-Z]+(?:\.md)?|experiments[\w/.]*|tests[\w/.]*)\)", r"\1", text)
+    target = page.with_name(re.sub(r"^\d+_", "", page.name))
     page.unlink()
     target.write_text(text, encoding="utf-8")
 

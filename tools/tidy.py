@@ -1,6 +1,6 @@
-"""Take console progress bars out of saved outputs, of each line keep what stood there last; and warnings inside other packages, which name paths of this machine.
+"""Take console progress bars out of saved outputs, of each line keep what stood there last.
 
-Outputs are saved without a notebook front end, where fastai and download libraries draw their bars as text."""
+Warnings inside other packages go, too (they name paths of this machine), and torch's lines about its profiler. Outputs are saved without a notebook front end, where fastai and download libraries draw their bars as text."""
 import json, re, sys
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from common import notebooks_in, root
 
 def last_state(text):
     lines = [line.split("\r")[-1].replace("█", "").rstrip() for line in text.split("\n")]
-    return re.sub(r"\n{2,}", "\n", "\n".join(line for line in lines if not re.fullmatch(r"\s*(\|.*\|.*)?", line) or not line)).lstrip("\n")
+    kept = [line for line in lines if not re.fullmatch(r"\s+(\|.*\|.*)?|\|.*\|.*|USDT:.*", line)]
+    return re.sub(r"\n{2,}", "\n", "\n".join(kept)).lstrip("\n")
 
 
 def foreign(out): return out.get("name") == "stderr" and re.search(r"site-packages/\S+: \w*Warning", "".join(out["text"]))
@@ -20,7 +21,9 @@ def tidy(path):
     for cell in nb["cells"]:
         for out in cell.get("outputs", []):
             if out["output_type"] == "stream": out["text"] = last_state("".join(out["text"])).splitlines(True)
-        if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o["output_type"] != "stream" or "".join(o["text"]).strip() and not foreign(o)]
+        if "outputs" in cell:
+            cell["outputs"] = [o for o in cell["outputs"] if o["output_type"] != "stream"
+                               or "".join(o["text"]).strip() and not foreign(o)]
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 

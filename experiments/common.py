@@ -1,0 +1,93 @@
+"""What the experiments share: functions run in turn, a training step, memory, tables with their facts"""
+import json, os, shlex, statistics, subprocess, sys, time
+from pathlib import Path
+
+import pandas as pd, torch
+from segnb.core import atomic_file, autocast, machine
+
+
+def compare(speeds, rounds=3):
+    """Run the functions of a dictionary in turn, after a warm-up of each, and compare what they return.
+
+    The result has a row for each: median, lowest, highest, and `ratio`, the first's median by its own."""
+    for f in speeds.values(): f()
+    got = {name: [] for name in speeds}
+    for _ in range(rounds):
+        for name, f in speeds.items(): got[name].append(f())
+    rows = {n: dict(median=statistics.median(v), lowest=min(v), highest=max(v)) for n, v in got.items()}
+    df = pd.DataFrame(rows).T
+    return df.assign(ratio=df['median'].iloc[0]/df['median'])
+
+
+def in_turn(fs, rounds, per=1):
+    "Median milliseconds of each function in a dictionary, run in turn, divided by `per`"
+    def timed(f):
+        def ms():
+            start = time.perf_counter()
+            f()
+            return (time.perf_counter()-start)/per*1e3
+        return ms
+    return compare({name: timed(f) for name, f in fs.items()}, rounds)['median'].to_dict()
+
+
+def memory_of(before, work, folder):
+    """MB that the line `work` takes in a new process (Linux), after the lines `before`, which do not count.
+
+    Both may import the scripts in `folder`."""
+    code = (f"from segnb.core import peak_memory\n{before}\n"
+            f"with peak_memory() as mb:\n    {work}\nprint(mb[-1])")
+    paths = [str(folder), os.environ.get('PYTHONPATH', '')]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
+    run = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, check=True, text=True,
+                         stdout=subprocess.PIPE)
+    return float(run.stdout.split()[-1])
+
+
+def random_batch(size, bs, classes=11):
+    "Images and masks of noise"
+    torch.manual_seed(0)
+    return torch.rand(bs, 3, *size), torch.randint(0, classes, (bs, *size))
+
+
+class Step:
+    "A network, its loss and its optimiser on one batch: called, it takes a training step"
+    def __init__(self, model, x, y, loss, half=False, channels_last=False):
+        self.model, self.loss, self.half, self.x, self.y = model.train(), loss, half, x, y
+        if channels_last:
+            self.x = x.contiguous(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)
+        self.opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+
+    def gradients(self):
+        with autocast(self.x.device, self.half): logits = self.model(self.x)
+        self.loss(logits.float(), self.y).backward()
+
+    def __call__(self):
+        self.gradients()
+        self.opt.step()
+        self.opt.zero_grad()
+
+
+def facts(command=None, **more):
+    "What a measurement was made on, and by which command; default: the one that runs now"
+    command = command or shlex.join(['python', *sys.argv])
+    return {**machine(), 'command': command, **more}
+
+
+def record(df, csv, command=None, more=False, float_format='%.4g', index=True, **about):
+    """Write a table, and beside it `<name>.json` with machine, date and command.
+
+    With `more`, the file goes on an earlier one: its facts are added to those that are there."""
+    csv = Path(csv)
+    note = csv.with_suffix('.json')
+    earlier = json.loads(note.read_text())['measured'] if more and note.exists() else []
+    with atomic_file(csv) as tmp: df.to_csv(tmp, float_format=float_format, index=index)
+    measured = {'measured': [*earlier, facts(command, **about)]}
+    with atomic_file(note) as tmp: tmp.write_text(json.dumps(measured, indent=1, ensure_ascii=False)+'\n')
+    return csv
+
+
+def show(df, digits=3):
+    "Print a table and the machine"
+    print(df.round(digits).to_string())
+    print(', '.join(f'{k} {v}' for k, v in machine().items()))
