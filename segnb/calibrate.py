@@ -164,7 +164,7 @@ class Tempered(torch.nn.Module):
     def __init__(self, model, temperature):
         super().__init__()
         self.model, self.temperature = as_probs(model), temperature
-        self.codes, self.size, self.scale = self.model.codes, self.model.size, self.model.scale
+        self.codes, self.facts = self.model.codes, self.model.facts
     @torch.inference_mode()
     def forward(self, x): return tempered(self.model(x), self.temperature)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from .core import progress, read_image
-from .dataset import Codes, FoundPairs, SegDataset, fit_values, guess_codes, read_mask, scan_suffixes
-from .dataset import stem_of, void_names
+from .dataset import Codes, SegDataset, fit_values, guess_codes, read_mask, void_names
+from .pairs import FoundPairs, scan_suffixes, stem_of
 
 # %% ../nbs/library/check.ipynb #6abe5fc1
 _stop = {
@@ -89,7 +89,8 @@ class Finding:
         return ', '.join(Path(f).name for f in self.files[:3]) + (' …' if len(self.files) > 3 else '')
     def __repr__(self):
         detail = f', {self.detail}' if self.detail else ''
-        return f"{self.level}: {self.kind}{detail} ({len(self.files)}: {self.names})"
+        files = f' ({len(self.files)}: {self.names})' if self.files else ''
+        return f"{self.level}: {self.kind}{detail}{files}"
 
 # %% ../nbs/library/check.ipynb #24accab4
 def _clip_and_number(p):
@@ -405,6 +406,7 @@ def check_data(
     colors=None, # For masks coded in colours: see `color_table`
     void=void_names, # See `Codes`
     read:bool=True, # False: look at names and split only, which takes no time
+    values=None, # The number in the files of each code; default 0,1,2,…
 )->Report:
     """Read every pair of a data set and report what is wrong with it.
     Raises `FileNotFoundError` where there are no pairs."""
@@ -419,19 +421,20 @@ def check_data(
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter('always')
-            codes = _find_codes(src, codes, void, facts)
+            codes = _find_codes(src, codes, void, values, pairs, facts)
         if told: findings.append(Finding('two codes, 0 and 255', [], f'255 is {codes.classes[1]}'))
     except ValueError as e: return Report(len(pairs), findings + [Finding('no codes', [], str(e))])
     return Report(len(pairs), findings + _about_masks(pairs, facts, codes)
                   + _about_classes(facts, sides, codes))
 
-def _find_codes(src, codes, void, facts):
+def _find_codes(src, codes, void, values, pairs, facts):
     "The codes that were given, those of the folder, or a guess from the numbers that occur"
     if isinstance(codes, Codes): return codes
     path = getattr(src, 'path', src)
     if codes is None and (Path(path)/'codes.txt').exists(): codes = Path(path)/'codes.txt'
     known = [y for _,y in facts if 'counts' in y]
+    if values is not None: return Codes(codes, void, values)
     if codes is not None:
         return fit_values(Codes(codes, void=void), set().union(*(y['counts'] for y in known)))
     sound = [y['counts'] for y in known if not y.get('interpolated') and not y.get('jpeg')]
-    return guess_codes(set().union(*sound, {0}), (Path(path)/'trainannot').is_dir(), path)
+    return guess_codes(set().union(*sound, {0}), [m for _,m in pairs])

@@ -10,6 +10,7 @@ import argparse, sys, warnings
 from pathlib import Path
 from typing import Annotated
 
+from fastcore.meta import delegates
 from fastcore.script import anno_parser
 
 # %% ../nbs/library/cli.ipynb #3baeeb5b
@@ -34,9 +35,21 @@ def demo(
     recipe.demo(out, epochs, encoder, seed)
 
 # %% ../nbs/library/cli.ipynb #804548c9
+def _data_options(
+    images:str=None, # Pattern of the images in another layout: 'Tile */images/*.jpg'
+    masks:str=None, # Pattern of their masks: 'Tile */masks/{stem}.png'; a * stands for what it matched there
+    roi:str=None, # Pattern of regions of interest (fields of view): where one is 0, the mask is void
+    valid:str=None, # Validation images: a list (text file), a folder, or a share such as 0.2
+    codes:Annotated[str, dict(nargs='+')]=None, # Names of the classes, or a codes.txt
+    # Colours of the classes in JSON, or a file of it: [[r,g,b], …], or {"name": [r,g,b], …}
+    colors:str=None,
+    values:Annotated[int, dict(nargs='+')]=None, # The number in the masks of each code; default 0 1 2 …
+    void:Annotated[str, dict(nargs='+')]=None, # Names or numbers that are never counted
+): "What is said about a folder"
+
+@delegates(_data_options)
 def train(
-    # A folder (images/ and labels/, or train/ and trainannot/), or 'streets', 'camvid', 'camvid_tiny'
-    data:str,
+    data:str, # A folder with images and masks, or 'streets', 'camvid', 'camvid_tiny'
     out:str=None, # Model file; default NAME.safetensors
     overwrite:bool=False, # Replace the model file
     resume:bool=False, # Go on with a training run that was interrupted
@@ -46,10 +59,13 @@ def train(
     bs:int=8, # Images a batch
     crop:Pair=None, # Training crops; default about 0.6 of a frame each way
     size:Pair=None, # Resize frames; default: halve those longer than 640
+    # How: 'crop' and 'pad' keep proportions
+    resize:Annotated[str, dict(choices=['squish','crop','pad'])]='squish',
     encoder:str='tf_efficientnet_lite1', # Any convolutional timm encoder
     seed:int=1, # For order, crops and weights
     precision:Annotated[str, dict(choices=['auto','bf16','fp32'])]='auto', # Of the forward pass
     threads:int=None, # CPU threads; fewer where other work runs on the machine
+    **kwargs
 ):
     "Train on a data set, print scores by class, save the model"
     from segnb import recipe
@@ -61,17 +77,21 @@ def train(
         run = Path(out or Path(data).resolve().name).stem
         cbs = [Tracker(track, run, config=dict(data=data, seed=seed))]
     return recipe.train(data, out, epochs, lr, bs, crop, size, encoder, seed, precision, overwrite, resume,
-                        cbs)
+                        cbs, resize=resize, **kwargs)
 
 # %% ../nbs/library/cli.ipynb #f8175f8b
+@delegates(_data_options)
 def check(
     data:str, # A folder or name, as for train
+    **kwargs
 )->int: # Exit status: 1 when training should not start
     """Read every image and mask of a data set and report what is wrong with it;
     exit status 1 when training should not start"""
     from segnb.check import check_data
-    from segnb.recipe import data_path
-    report = check_data(data_path(data))
+    from segnb.recipe import open_data, understood
+    found, about = open_data(data, **kwargs)
+    print(understood(found, about), flush=True)
+    report = check_data(found, **about)
     print(report)
     return 0 if report.ok else 1
 

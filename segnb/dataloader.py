@@ -84,7 +84,14 @@ class Frames:
     @property
     def scale(self):
         "How large the frames are against their files, height and width: the median over the set"
-        return tuple(np.median(np.array(self.sizes)/np.array(self.ds.file_sizes), 0).tolist())
+        factors = np.array(self.sizes)/np.array(self.ds.file_sizes)
+        if self.ds.resize == 'crop': factors[:] = factors.max(1, keepdims=True)
+        if self.ds.resize == 'pad': factors[:] = factors.min(1, keepdims=True)
+        return tuple(np.median(factors, 0).tolist())
+    @property
+    def resize(self):
+        "How frames of several sizes got one; None where there was one size, or they keep their own"
+        return self.ds.resize if self.ds.size is not None and len(set(self.ds.file_sizes)) > 1 else None
     @property
     def nbytes(self):
         "Bytes of images and masks together"
@@ -327,10 +334,14 @@ def from_path(cls:SegDataLoaders,
     size=None, # `(height,width)` to resize all frames to when they are read, or one number for both
     void=void_names, # Names or numbers that are never counted
     range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255
+    values=None, # The number in the files of each code; default 0,1,2,…
+    resize='squish', # How `size` is reached: 'squish', 'crop' or 'pad'
+    images=None, masks=None, roi=None, valid=None, # See `FoundPairs`
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a folder"
-    ds, found = find_pairs(path, codes, colors, void, size, range)
+    ds, found = find_pairs(path, codes, colors, void, size, range, values, resize, images=images,
+                           masks=masks, roi=roi, valid=valid)
     return cls.from_dataset(ds, split or found, crop, bs, path=path, **kwargs)
 
 @patch(cls_method=True)

@@ -211,7 +211,8 @@ def seg_model(self:SegLearner,
     "The network of this learner as a `SegModel`, which predicts files and folders"
     frames = self.dls.train_ds
     return SegModel(self.model, self.codes, np.median(frames.sizes, 0), half=self.half, info=info,
-                    temperature=self.temperature, scale=frames.scale, range=frames.ds.range)
+                    temperature=self.temperature, scale=frames.scale, range=frames.ds.range,
+                    resize=frames.resize)
 
 @patch
 def predict(self:SegLearner,

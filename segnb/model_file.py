@@ -41,6 +41,7 @@ class SegModel:
         temperature:float=1., # Logits are divided by it: see the chapter on calibration
         scale=None, # `(height,width)`: how large the frames were against their files; None: not known
         range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255, as in training
+        resize=None, # 'squish', 'crop' or 'pad': how frames of several sizes got the size `size`
     ):
         if getattr(model, 'config', {}).get('pad') is False:
             raise ValueError("an unpadded UNet labels only the middle of an image: build it with pad=True to "
@@ -51,9 +52,14 @@ class SegModel:
         self.half = fast_bf16(self.device) if half is None else half
         self.temperature, self.range = float(temperature), None if range is None else tuple(range)
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
+        self.resize = resize
 
     @property
     def classes(self): return self.codes.classes
+    @property
+    def facts(self):
+        "What predicting depends on beside the network: names as in `SegModel`"
+        return dict(size=self.size, scale=self.scale, range=self.range, resize=self.resize)
     @property
     def device(self): return next(self.model.parameters()).device
     def __repr__(self):
@@ -86,6 +92,7 @@ def inner_size(self:SegModel,
 )->tuple:
     """`(height,width)` at which an image is predicted.
     Warns where an image is made much smaller because the model does not know its scale."""
+    if scale is None and self.resize: scale = self._as_resized(size)
     if scale is None: scale = self.scale or ('fit' if self.size else 1)
     if isinstance(scale, str) and scale != 'fit':
         raise ValueError(f"scale={scale!r}: give a number, a pair of them, 'fit', or None for that of "
@@ -94,6 +101,12 @@ def inner_size(self:SegModel,
     scale = np.broadcast_to(scale, 2)
     if not (scale > 0).all(): raise ValueError(f"scale={scale.tolist()}: both factors must be above 0")
     return tuple(max(1, round(n*f)) for n,f in zip(size, scale.tolist()))
+
+@patch
+def _as_resized(self:SegModel, size):
+    "The factors that a training frame of this size was resized with"
+    factors = [n/old for n,old in zip(self.size, size)]
+    return dict(squish=factors, crop=max(factors), pad=min(factors))[self.resize]
 
 @patch
 def _fit(self:SegModel, size):
@@ -322,8 +335,8 @@ def header(m:SegModel):
                                             f"{' and '.join(_kinds)}; save its state_dict yourself")
     versions = dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)
     codes = dict(codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values)
-    return json.dumps(dict(format=1, kind=kind, config=m.model.config, **codes, size=m.size, scale=m.scale,
-                           range=m.range, info=m.info, temperature=m.temperature, versions=versions),
+    return json.dumps(dict(format=1, kind=kind, config=m.model.config, **codes, info=m.info, **m.facts,
+                           temperature=m.temperature, versions=versions),
                            default=float)
 
 @patch
@@ -372,7 +385,7 @@ def _from_header(net, head, device, **kwargs):
     codes = Codes(head['codes'], void=head['void'], values=head['values'])
     return SegModel(net, codes, head['size'], device, info=head['info'],
                     temperature=head.get('temperature', 1.),
-                    scale=head.get('scale'), range=head.get('range'), **kwargs)
+                    scale=head.get('scale'), range=head.get('range'), resize=head.get('resize'), **kwargs)
 
 # %% ../nbs/library/model_file.ipynb #e8083b72
 def load_model(

@@ -36,10 +36,18 @@ def _files(folder):
 # %% ../nbs/library/pairs.ipynb #ae169137
 image_folders = ('images', 'image', 'imgs', 'img', 'JPEGImages', 'leftImg8bit')
 mask_folders = ('labels', 'masks', 'annotations', 'label', 'mask', 'annotation', 'gt', 'groundtruth',
-                'targets', 'SegmentationClass', 'gtFine')
+                'targets', 'SegmentationClass', 'gtFine', '1st_manual')
 side_folders = dict(train=('train','training'), val=('val','valid','validation'))
 
 def _first(path, names): return next((path/n for n in names if (path/n).is_dir()), None)
+
+def _masks_in(path):
+    "The folder of masks. Raises `ValueError` where several could be it: a field of view is a mask, too."
+    found = [path/n for n in mask_folders if (path/n).is_dir()]
+    if len(found) > 1: raise ValueError(
+        f"{path}: the masks may be in {' or in '.join(p.name+'/' for p in found)}. Say where they are by "
+        f"patterns, e.g. --images 'images/*.png' --masks '{found[-1].name}/*.png'.")
+    return found[0] if found else None
 
 def _sides(images, masks):
     "The same pair of folders by side, where both have folders named for sides"
@@ -54,10 +62,10 @@ def layout(
     if not path.is_dir(): raise FileNotFoundError(f"{path}: no such folder")
     if (path/'train').is_dir() and (path/'trainannot').is_dir():
         return [(s, path/s, path/f'{s}annot') for s in ('train','val') if (path/s).is_dir()]
-    images, masks = _first(path, image_folders), _first(path, mask_folders)
+    images, masks = _first(path, image_folders), _masks_in(path)
     if images and masks: return _sides(images, masks) or [('all', images, masks)]
     outside = [(side, _first(path, names)) for side,names in side_folders.items()]
-    parts = [(s, _first(p, image_folders), _first(p, mask_folders)) for s,p in outside if p]
+    parts = [(s, _first(p, image_folders), _masks_in(p)) for s,p in outside if p]
     if parts and all(i and m for _,i,m in parts): return parts
     raise FileNotFoundError(
         f"{path}: found neither images/ with masks/ (or labels/, annotations/, …), nor train/ with images/ "
@@ -76,7 +84,8 @@ def filled(
     stars, # What the stars of the image's pattern matched
     stem:str, # The image's name without suffix
 )->str:
-    "The path that a pattern gives for one image. Raises `ValueError` when it has more stars than were matched."
+    """The path that a pattern gives for one image.
+    Raises `ValueError` when it has more stars than were matched."""
     pieces = re.split(r'\*\*/|\*', pattern)
     if len(pieces)-1 > len(stars):
         raise ValueError(f"the pattern {pattern!r} has {len(pieces)-1} stars, and that of the images only "

@@ -152,9 +152,12 @@ weathers = dict(
     dusk =dict(top=(122,146,192), low=(252,218,178), tint=(1.18,1.05,.88), shade=.6,  cloud=.3,  depth=320),
     mist =dict(top=(206,214,220), low=(234,236,236), tint=(1.05,1.05,1.04), shade=.95, cloud=1.3, depth=120))
 
-def spread(rng, **ranges):
-    "A random number from each of the ranges, drawn in their order"
-    return {k: rng.uniform(*o) for k,o in ranges.items()}
+def pick(rng, xs): return xs[rng.integers(len(xs))]
+def varied(rng, colours, low=.8, high=1.15): return tuple(np.array(pick(rng,colours))*rng.uniform(low,high))
+
+def chosen(rng, **table):
+    "One value for each name: a number from a range (low,high), one of the items of a list"
+    return {k: pick(rng,o) if isinstance(o,list) else rng.uniform(*o) for k,o in table.items()}
 
 def random_light(rng):
     "Weather and hour: colours of sky, haze and light, where the sun stands (-1 left, 1 right, 0 hidden)"
@@ -163,7 +166,7 @@ def random_light(rng):
     l.top,l.low = [tuple(np.clip(np.array(o)+jitter,0,255)) for o in (l.top,l.low)]
     l.sun = int(rng.choice([-1,1])) if l.shade<.7 else 0
     l.cloud += rng.uniform(-.5,.5)
-    vars(l).update(spread(rng, gain=(.98,1.16), gamma=(.8,1.02), noise=(1.5,4.5), blur=(0.,.5)))
+    vars(l).update(chosen(rng, gain=(.98,1.16), gamma=(.8,1.02), noise=(1.5,4.5), blur=(0.,.5)))
     return l
 
 # %% ../nbs/library/streets.ipynb #d3f0cb5b
@@ -204,25 +207,21 @@ street_ranges = dict( # how full the street is, how the camera is mounted, how f
     parked=(.45,.95), traffic=(.2,.7), people=(3,9),
     height=(1.4,1.6), horizon=(.48,.53), focal=(.98,1.16), yaw=(-.05,.05), speed=(.7,1.5))
 
-def random_surfaces(rng):
-    "Colours of road, pavement and grass, and the lines on the road"
-    return dict(asphalt=np.array([1+rng.uniform(-.03,.05),1.,1+rng.uniform(-.02,.06)])*rng.uniform(92,128),
-                paving=np.array([1.02,1.,.95])*rng.uniform(140,182),
-                grass=np.array([100,126,62])*rng.uniform(.85,1.1),
-                dash=rng.choice([4.,6.,9.]), edge_line=rng.random()<.5, shadow=rng.uniform(-2,6))
-
 # %% ../nbs/library/streets.ipynb #4d8e71c6
 def random_street(rng):
     "An empty street: its shape, surfaces and light, and the habits of those who will use it"
     lane = rng.uniform(2.7,3.1)
     parking = [(-1,1),(1,),(-1,),()][rng.choice(4, p=[.2,.27,.2,.33])]
     s = SimpleNamespace(light=random_light(rng), tile=fractal(rng), things=[], lane=lane, parking=parking,
-        road=lane+(2. if parking else .25), x=-lane*.58, **spread(rng, pave=(2.8,4.6), side_road=(6,8)),
+        road=lane+(2. if parking else .25), x=-lane*.58, **chosen(rng, pave=(2.8,4.6), side_road=(6,8)),
         bend=rng.choice([0,1,-1], p=[.3,.35,.35])*rng.uniform(.0006,.0026),
         style=list(street_styles.values())[rng.integers(4)], garden=float(rng.choice([0,2.], p=[.55,.45])),
         fences=rng.uniform(.6,.95), lights=rng.random()<.6,
         avenue=rng.uniform(8,14) if rng.random()<.35 else 0,
-        **spread(rng, **street_ranges), **random_surfaces(rng))
+        **chosen(rng, **street_ranges),
+        asphalt=np.array([1+rng.uniform(-.03,.05),1.,1+rng.uniform(-.02,.06)])*rng.uniform(92,128),
+        paving=varied(rng,[(1.02,1.,.95)],140,182), grass=varied(rng,[(100,126,62)],.85,1.1),
+        dash=rng.choice([4.,6.,9.]), edge_line=rng.random()<.5, shadow=rng.uniform(-2,6))
     s.junctions = [rng.uniform(22,45)+80*i for i in range(2)] if rng.random()<.7 else [rng.uniform(90,140)]
     s.zebras = [s.junctions[0]-3.5] if rng.random()<.4 else [rng.uniform(16,40)] if rng.random()<.25 else []
     s.skyline = [(rng.uniform(-.75,.75),rng.uniform(8,26),rng.uniform(4,15),int(rng.random()<.4))
@@ -299,7 +298,7 @@ def draw_skyline(c, s):
         c.flat([(l,b),(l,top),(r,top),(r,b)], col, code)
 
 # %% ../nbs/library/streets.ipynb #95acfdba
-at_rest = dict(vx=0., vz=0., step=0., phase=0., face=1, code=None, shadow=None)
+at_rest = dict(vx=0., vz=0., step=0., phase=0., code=None, shadow=None)
 
 def thing(draw, x, z, **kw):
     "Something that stands or moves in the street: the function that draws it, its place and speed in metres"
@@ -310,15 +309,12 @@ def moved(o, t):
     return SimpleNamespace(**{**vars(o), 'x':o.x+o.vx*t, 'z':o.z+o.vz*t, 'key':o.key+o.vz*t,
                               'phase':o.phase+o.step*t})
 
-def draw_thing(c, o):
-    "Draw on the canvas, or on a `Board` what has a class of its own"
-    if o.code is None: o.draw(c, o)
-    elif o.z-c.cam.z>1.2: o.draw(Board(c, o), o)
-
 def draw_things(c, things):
-    "What is neither behind us nor very far away, far things first"
+    "What is neither behind us nor very far away, far things first; what has a class is drawn on a `Board`"
     seen = [o for o in things if o.z-c.cam.z<150 and o.key-c.cam.z>near]
-    for o in sorted(seen, key=lambda o: (-o.key,-abs(o.x))): draw_thing(c, o)
+    for o in sorted(seen, key=lambda o: (-o.key,-abs(o.x))):
+        if o.code is None: o.draw(c, o)
+        elif o.z-c.cam.z>1.2: o.draw(Board(c, o), o)
 
 # %% ../nbs/library/streets.ipynb #197355b9
 circle = [(cos(a*pi/8),sin(a*pi/8)) for a in range(16)]
@@ -364,24 +360,19 @@ def draw_window(c, b, z0, z1, y, y1):
     wall(c, b, m-.05, m+.05, y, y1, b.trim, out=.04)
     wall(c, b, z0, z1, k, k+.09, b.trim, out=.04)
 
-# %% ../nbs/library/streets.ipynb #cca254aa
-def draw_shop(c, b, z0, z1):
-    "Glass down to the ground and a coloured board above"
-    y = b.storey-.75
-    wall(c, b, z0+.12, z1-.12, .45, y, b.inside, out=.02)
-    wall(c, b, z0+.12, z1-.12, .45, 1.1, [v*.6 for v in b.inside], out=.03)
-    wall(c, b, z0, z1, y, b.storey-.1, b.paint, out=.12)
-
 # %% ../nbs/library/streets.ipynb #5dfc8558
 def draw_bay(c, b, i, z0, z1):
-    "One bay of a facade: wall, courses of bricks when near, then door, shop or windows"
+    "One bay of a facade: wall, courses of bricks when near, then shop, door or windows"
     wall(c, b, z0, z1, 0, b.h, b.colour)
     if b.courses and z0-c.cam.z<16:
         for y in np.arange(.3,b.h,.45): wall(c, b, z0, z1, y, y+.05, b.colour, out=.005, lit=.88)
-    w = z1-z0
+    w,top = z1-z0,b.storey-.75
     for k in range(b.floors):
         y = k*b.storey
-        if k==0 and b.shop: draw_shop(c, b, z0, z1)
+        if k==0 and b.shop:
+            wall(c, b, z0+.12, z1-.12, .45, top, b.inside, out=.02)
+            wall(c, b, z0+.12, z1-.12, .45, 1.1, [v*.6 for v in b.inside], out=.03)
+            wall(c, b, z0, z1, top, b.storey-.1, b.paint, out=.12)
         elif k==0 and i==b.door: wall(c, b, z0+.35*w, z0+.35*w+1., .1, 2.2, b.paint, out=.02)
         else: draw_window(c, b, z0+w*(.5-b.win/2), z0+w*(.5+b.win/2), y+.95, y+b.storey*.86)
 
@@ -434,9 +425,6 @@ paints = [(44,60,84),(110,40,40),(46,74,58),(60,54,66),(150,120,60),(36,38,42),(
 trims = [(232,230,224)]*3+[(205,200,190),(90,84,80)]
 floor_range = dict(terrace=(2,5), house=(2,4), shop=(3,6), block=(4,9))
 
-def pick(rng, xs): return xs[rng.integers(len(xs))]
-def varied(rng, colours, low=.8, high=1.15): return tuple(np.array(pick(rng,colours))*rng.uniform(low,high))
-
 # %% ../nbs/library/streets.ipynb #13b0f8e4
 def make_building(rng, side, x, z, length, kind, lit):
     "A random building: kind is terrace, house, shop or block; `lit` is the light on its facade"
@@ -448,7 +436,7 @@ def make_building(rng, side, x, z, length, kind, lit):
         bars=rng.random()<.6, shop=kind=='shop', door=int(rng.integers(bays)),
         roof=rng.uniform(1.6,3.) if pitched else 0.,
         chimneys=sorted(z+length*rng.uniform(.15,.85,rng.integers(0,3)), reverse=True) if pitched else [],
-        colour=varied(rng,bricks,.88,1.08), trim=pick(rng,trims), paint=pick(rng,paints), tiles=pick(rng,tiles),
+        colour=varied(rng,bricks,.88,1.08), **chosen(rng, trim=trims, paint=paints, tiles=tiles),
         glass=[tuple(np.array([62,72,84])*rng.uniform(.6,1.5)+rng.uniform(0,25)) for _ in range(17)],
         inside=varied(rng,[(112,100,84)],.6,1.3), courses=rng.random()<.6, end_windows=rng.random()<.55,
         lit=lit, end_lit=rng.uniform(.78,.95))
@@ -459,7 +447,7 @@ class Board:
     def __init__(self, c, t):
         p = c.cam.rel((t.x,0,t.z))
         (self.u,self.v),self.s = c.cam.project(p),c.cam.f/p[2]
-        self.c,self.code,self.face,self.away = c,t.code,t.face,p[2]
+        self.c,self.code,self.away,self.face = c,t.code,p[2], -1 if t.vx<0 else 1
 
     def at(self, x, y): return self.u+x*self.face*self.s, self.v-y*self.s
     def tone(self, colour): return None if colour is None else self.c.tone(colour, self.away)
@@ -472,7 +460,7 @@ class Board:
 @patch
 def limb(self:Board, p, q, r0, r1, colour):
     "A rounded bar from `p` to `q`, with radius `r0` at one end and `r1` at the other"
-    d = self.face*(hypot(q[0]-p[0],q[1]-p[1]) or 1e-6)
+    d = self.face*(hypot(q[0]-p[0],q[1]-p[1]) or 1e-6) # a mirror image has its corners in the same order
     nx,ny = -(q[1]-p[1])/d, (q[0]-p[0])/d
     self.poly([(p[0]+nx*r0,p[1]+ny*r0),(q[0]+nx*r1,q[1]+ny*r1),(q[0]-nx*r1,q[1]-ny*r1),
                (p[0]-nx*r0,p[1]-ny*r0)], colour)
@@ -529,35 +517,33 @@ def draw_fence(c, t):
 # %% ../nbs/library/streets.ipynb #0b3659ef
 fences = [(150,112,78),(214,212,204),(120,96,74),(104,116,96)]
 
-def add_garden(s, rng, x, z, n, lit):
-    "A fence or a hedge along the pavement"
+def make_garden(s, rng, x, z, n, lit):
+    "A fence or a hedge along the pavement, `n` metres long"
+    where = dict(z1=z+n-.1, key=z+n-.05, lit=lit)
     if rng.random()<s.fences:
         iron = bool(rng.random()<.35)
-        o = thing(draw_fence, x, z+.1, iron=iron, colour=(44,50,48) if iron else pick(rng,fences),
-                  h=rng.uniform(1.,1.6))
-    else: o = thing(draw_hedge, x, z+.1, leaf=varied(rng,[(70,98,48)],.8,1.2), h=rng.uniform(.8,1.7),
-                    shades=rng.uniform(.75,1.1,9).tolist())
-    o.z1,o.key,o.lit = z+n-.1, z+n-.05, lit
-    s.things.append(o)
+        return thing(draw_fence, x, z+.1, iron=iron, colour=(44,50,48) if iron else pick(rng,fences),
+                     h=rng.uniform(1.,1.6), **where)
+    return thing(draw_hedge, x, z+.1, leaf=varied(rng,[(70,98,48)],.8,1.2), h=rng.uniform(.8,1.7),
+                 shades=rng.uniform(.75,1.1,9).tolist(), **where)
 
 # %% ../nbs/library/streets.ipynb #f7cc52b3
-def add_plot(s, rng, side, z, n, kind, lit):
+def make_plot(s, rng, side, z, n, kind, lit):
     "One plot, `n` metres along the street: a building, perhaps behind a garden, or trees only"
     x,house,park = s.road+s.pave, kind=='house', kind=='park'
-    garden = dict(terrace=s.garden, house=rng.uniform(4,7), shop=0., block=rng.choice([0.,2.]), park=14.)[kind]
-    if not park:
-        s.things.append(make_building(rng, side, side*(x+garden+.02), z+1.2*house, n-2.4*house, kind, lit))
-    if garden: add_garden(s, rng, side*(x+.05), z, n, lit)
-    depth,radius = ((1.5,12),(1.8,3.4)) if park else ((1.5,garden-1.5),(.9,1.6))
+    front = dict(terrace=s.garden, house=rng.uniform(4,7), shop=0., block=rng.choice([0.,2.]), park=14.)[kind]
+    if not park: yield make_building(rng, side, side*(x+front+.02), z+1.2*house, n-2.4*house, kind, lit)
+    if front: yield make_garden(s, rng, side*(x+.05), z, n, lit)
+    depth,radius = ((1.5,12),(1.8,3.4)) if park else ((1.5,front-1.5),(.9,1.6))
     for _ in range(rng.poisson({'park':n/3.2,'house':.9}.get(kind,0))):
         d,r,tz = rng.uniform(*depth), rng.uniform(*radius), z+rng.uniform(1,n-1)
-        s.things.append(make_tree(rng, side*(x+d), tz, r, r*.9+rng.uniform(.6,1.8), s.light.sun,
-                                  key=tz if park else z+n-.01))
+        yield make_tree(rng, side*(x+d), tz, r, r*.9+rng.uniform(.6,1.8), s.light.sun,
+                        key=tz if park else z+n-.01)
 
 # %% ../nbs/library/streets.ipynb #b593c261
 plot_lengths = dict(terrace=(7,14), house=(8,12), shop=(7,14), block=(14,24), park=(10,22))
 
-def add_plots(s, rng, side):
+def make_plots(s, rng, side):
     "Fill one side of the street (-1 left, 1 right) with plots, and leave the side roads free"
     lit = .95 if not s.light.sun else s.light.shade+.08 if side==s.light.sun else 1.1
     z,kind = -12.,None
@@ -570,7 +556,7 @@ def add_plots(s, rng, side):
         free = min([j-s.pave-z for j in s.junctions if j>z], default=1e9)
         n = min(rng.uniform(*plot_lengths[kind]), max(3., free))
         if n<7: kind = 'terrace'
-        add_plot(s, rng, side, z, n, kind, lit)
+        yield from make_plot(s, rng, side, z, n, kind, lit)
         z += n
 
 # %% ../nbs/library/streets.ipynb #829aa73d
@@ -611,7 +597,8 @@ def draw_board(b, t):
 
 # %% ../nbs/library/streets.ipynb #0a029aeb
 sign_faces = dict(disc=draw_disc, triangle=draw_triangle, board=draw_board, lights=draw_lights)
-board_colours = [(24,88,60),(28,70,150),(196,148,48),(150,40,50)]
+sign_looks = dict(r=(.3,.4), h=(2.3,3.), wide=(1.2,1.9),
+                  colour=[(24,88,60),(28,70,150),(196,148,48),(150,40,50)])
 
 def draw_sign(b, t):
     "A sign on its post"
@@ -620,11 +607,10 @@ def draw_sign(b, t):
     b.code = t.code
     sign_faces[t.kind](b, t)
 
-def add_sign(s, rng, kind, x, z):
+def make_sign(rng, kind, x, z):
     "A sign on the pavement; direction boards stand further from the kerb"
-    s.things.append(thing(draw_sign, x+.8*np.sign(x)*(kind=='board'), z, code=Street.SignSymbol, kind=kind,
-        **spread(rng, r=(.3,.4), h=(2.3,3.), wide=(1.2,1.9)), colour=pick(rng,board_colours),
-        text=rng.uniform(0,.75,3).tolist(), on=int(rng.integers(3))))
+    return thing(draw_sign, x+.8*np.sign(x)*(kind=='board'), z, code=Street.SignSymbol, kind=kind,
+                 **chosen(rng, **sign_looks), text=rng.uniform(0,.75,3).tolist(), on=int(rng.integers(3)))
 
 # %% ../nbs/library/streets.ipynb #b80c54dd
 def draw_bin(b, t):
@@ -633,57 +619,56 @@ def draw_bin(b, t):
     b.limb((-.28,t.h), (.28,t.h), .09, .09, [v*1.25 for v in t.colour])
     b.box(-.16, .16, t.h*.72, t.h*.8, (26,26,28))
 
-def add_bins(s, rng):
+bin_looks = dict(colour=[(52,60,56),(40,72,52),(176,34,36),(44,56,84)], h=(1.,1.5))
+
+def make_bins(s, rng):
     "Bins and letter boxes along the walls"
     for z in rng.uniform(6,70,rng.poisson(6)):
         x = int(rng.choice([-1,1]))*(s.road+s.pave-.45)
-        col = pick(rng, [(52,60,56),(40,72,52),(176,34,36),(44,56,84)])
-        s.things.append(thing(draw_bin, x, z, code=Street.Void, colour=col, h=rng.uniform(1.,1.5),
-                              shadow=(.4,.4)))
+        yield thing(draw_bin, x, z, code=Street.Void, shadow=(.4,.4), **chosen(rng, **bin_looks))
 
 # %% ../nbs/library/streets.ipynb #f932d2eb
 def off_junction(s, z, before=.5, after=.5):
     "Whether no side road joins at `z`"
     return not any(j-before<z<j+s.side_road+after for j in s.junctions)
 
-def add_lamps(s, rng):
+lamp_looks = dict(h=(5.5,8), arm=(.4,1.6), colour=[(70,78,74),(132,136,136),(48,52,56)])
+
+def make_lamps(s, rng):
     "Lamps on both sides in turn, all of one kind"
-    gap = rng.uniform(14,22)
-    kind = dict(code=Street.Pole, **spread(rng, h=(5.5,8), arm=(.4,1.6)),
-                colour=pick(rng, [(70,78,74),(132,136,136),(48,52,56)]))
+    gap,look = rng.uniform(14,22), chosen(rng, **lamp_looks)
     for i,z in enumerate(np.arange(rng.uniform(4,12),150,gap)):
-        if off_junction(s, z): s.things.append(thing(draw_lamp, (1 if i%2 else -1)*(s.road+.45), z, **kind))
+        x = (1 if i%2 else -1)*(s.road+.45)
+        if off_junction(s, z): yield thing(draw_lamp, x, z, code=Street.Pole, **look)
 
 # %% ../nbs/library/streets.ipynb #9b92d589
-def add_furniture(s, rng):
+def make_furniture(s, rng):
     "Lamps, signs, traffic lights, bins, and the trees of an avenue"
-    add_lamps(s, rng)
+    yield from make_lamps(s, rng)
     for z in np.cumsum(rng.uniform(5,15,15)):
         side = int(rng.choice([-1,1], p=[.65,.35]))
         kind = str(rng.choice(['disc','triangle','board'], p=[.4,.28,.32]))
-        if off_junction(s, z): add_sign(s, rng, kind, side*(s.road+.5), z)
+        if off_junction(s, z): yield make_sign(rng, kind, side*(s.road+.5), z)
     for j in s.junctions if s.lights else ():
-        for x,z in ((-s.road-.4,j-1.),(s.road+.4,j+s.side_road+1.)): add_sign(s, rng, 'lights', x, z)
-    add_bins(s, rng)
-    if not s.avenue: return
-    for side in (-1,1):
+        yield make_sign(rng, 'lights', -s.road-.4, j-1.)
+        yield make_sign(rng, 'lights', s.road+.4, j+s.side_road+1.)
+    yield from make_bins(s, rng)
+    for side in (-1,1) if s.avenue else ():
         for z in np.arange(rng.uniform(3,10),140,s.avenue):
             t = make_tree(rng, side*(s.road+.9), z+rng.uniform(-1,1), rng.uniform(1.3,2.1),
                           rng.uniform(3.4,4.6), s.light.sun)
-            if off_junction(s, z): s.things.append(t)
+            if off_junction(s, z): yield t
 
 # %% ../nbs/library/streets.ipynb #4fd0a01b
-# outline seen from the side: (z,y) in metres from the rear bumper over the roof to the front; side windows
+# outline seen from the side: (z,y) in metres from the rear bumper over the roof to the front; side windows;
+# which pieces of the outline are glass
 car_shapes = dict(
-    hatch=([(0,.32),(.0,.62),(.06,.9),(.2,1.),(.62,1.42),(1.,1.47),(2.,1.45),(2.95,1.),(3.8,.84),(4.,.66),
-            (4.02,.32)],
-           [(.55,1.03),(.8,1.37),(1.95,1.37),(2.62,1.03)], (3,6)),
-    sedan=([(0,.32),(.0,.6),(.05,.92),(.75,.99),(1.3,1.38),(1.6,1.42),(2.3,1.4),(3.2,.97),(4.2,.82),
-            (4.45,.64),(4.46,.32)],
-           [(1.,1.02),(1.4,1.33),(2.25,1.33),(2.9,1.02)], (3,6)),
-    van  =([(0,.35),(.0,.7),(.02,1.15),(.08,1.85),(.25,2.05),(3.5,2.05),(3.75,1.95),(4.45,1.2),(4.9,1.02),
-            (5.05,.7),(5.05,.35)],
-           [(3.2,1.25),(3.2,1.8),(3.72,1.8),(4.2,1.25)], (2,6)))
+    hatch=([(0,.32),(0,.62),(.06,.9),(.2,1),(.62,1.42),(1,1.47),(2,1.45),(2.95,1),(3.8,.84),(4,.66),
+            (4.02,.32)], [(.55,1.03),(.8,1.37),(1.95,1.37),(2.62,1.03)], (3,6)),
+    sedan=([(0,.32),(0,.6),(.05,.92),(.75,.99),(1.3,1.38),(1.6,1.42),(2.3,1.4),(3.2,.97),(4.2,.82),(4.45,.64),
+            (4.46,.32)], [(1.,1.02),(1.4,1.33),(2.25,1.33),(2.9,1.02)], (3,6)),
+    van  =([(0,.35),(0,.7),(.02,1.15),(.08,1.85),(.25,2.05),(3.5,2.05),(3.75,1.95),(4.45,1.2),(4.9,1.02),
+            (5.05,.7),(5.05,.35)], [(3.2,1.25),(3.2,1.8),(3.72,1.8),(4.2,1.25)], (2,6)))
 
 def half_width(y): return .88-max(0,y-1)*.28
 
@@ -748,33 +733,32 @@ car_colours = [(188,190,194),(222,224,226),(40,42,48),(92,96,104),(150,28,34),(3
 def make_car(rng, x, z, oncoming=False, vz=0., lit=(1,1)):
     "A car of a random kind and colour, with its near end at `z`; `lit` is the light on its left and right"
     kind = str(rng.choice(list(car_shapes), p=[.55,.32,.13]))
-    return thing(draw_car, x, z, kind=kind, length=car_shapes[kind][0][-1][0], oncoming=oncoming, vz=vz, lit=lit,
-                 colour=varied(rng,car_colours,.9,1.1), shadow=(1.05,4.6))
+    return thing(draw_car, x, z, kind=kind, length=car_shapes[kind][0][-1][0], oncoming=oncoming, vz=vz,
+                 lit=lit, colour=varied(rng,car_colours,.9,1.1), shadow=(1.05,4.6))
 
 # %% ../nbs/library/streets.ipynb #655d8f87
-def add_cars(s, rng):
+def make_cars(s, rng):
     "Cars parked, ahead and oncoming"
     lit = {0:(.95,.95), -1:(1.1,.7), 1:(.7,1.1)}[s.light.sun]
     for side in s.parking:
         z = rng.uniform(-3,8)
         while z<130:
             free = off_junction(s, z, 6, 2) and not any(abs(z+2-q)<5 for q in s.zebras)
-            if rng.random()<s.parked and free:
-                s.things.append(make_car(rng, side*(s.road-1.05), z, side>0, 0., lit))
+            if rng.random()<s.parked and free: yield make_car(rng, side*(s.road-1.05), z, side>0, 0., lit)
             z += rng.uniform(5.4,7.5)
     if rng.random()<.65:
-        s.things.append(make_car(rng, s.x+.35+rng.normal(0,.05), rng.uniform(7,20), False,
-                                 s.speed+rng.uniform(-.15,.4), lit))
+        x,z,v = s.x+.35+rng.normal(0,.05), rng.uniform(7,20), s.speed+rng.uniform(-.15,.4)
+        yield make_car(rng, x, z, False, v, lit)
     z = rng.uniform(12,40)
     while z<140:
         if rng.random()<s.traffic:
-            s.things.append(make_car(rng, -s.x+rng.normal(0,.12), z, True, -rng.uniform(.5,1.), lit))
+            yield make_car(rng, -s.x+rng.normal(0,.12), z, True, -rng.uniform(.5,1.), lit)
         z += rng.uniform(14,40)
 
 # %% ../nbs/library/streets.ipynb #440eaabd
 def draw_head(b, t, k, side):
     "Neck, hair and face; who walks away from us shows hair only"
-    b.limb((0,1.46*k), (.01*t.face*k,1.55*k), .055*k, .055*k, t.skin)
+    b.limb((0,1.46*k), (.01*b.face*k,1.55*k), .055*k, .055*k, t.skin)
     b.disc(-.02*side, 1.645*k, .125*k, t.hair, wide=.9)
     if side>.5: b.disc(.035, 1.61*k, .095*k, t.skin, wide=.85)
     elif t.vz<0: b.disc(0, 1.6*k, .1*k, t.skin, wide=.85)
@@ -811,11 +795,10 @@ def random_body(rng):
 
 def make_walker(rng, x, z, vx=0., vz=0.):
     "A person in random clothes, walking across the street if `vx` is not 0, else along it"
-    return thing(draw_walker, x, z, code=Street.Pedestrian, vx=vx, vz=vz, face=-1 if vx<0 else 1,
+    return thing(draw_walker, x, z, code=Street.Pedestrian, vx=vx, vz=vz, shadow=(.3,.3),
         sideways=.9 if vx else .15, swing=1. if vx else .55, h=rng.normal(1.7,.09),
-        **spread(rng, phase=(0,2*pi), step=(1.,1.5)), coat=varied(rng,coats), legs=varied(rng,trousers),
-        skirt=rng.random()<.25, bag=varied(rng,coats) if rng.random()<.3 else None, shadow=(.3,.3),
-        **random_body(rng))
+        **chosen(rng, phase=(0,2*pi), step=(1.,1.5)), coat=varied(rng,coats), legs=varied(rng,trousers),
+        skirt=rng.random()<.25, bag=varied(rng,coats) if rng.random()<.3 else None, **random_body(rng))
 
 # %% ../nbs/library/streets.ipynb #c431c8ed
 bike_frame = [((-.52,.34),(-.05,.34)),((-.05,.34),(-.2,.86)),((-.2,.8),(.36,.84)),((-.05,.34),(.36,.84)),
@@ -867,32 +850,26 @@ helmets = [(240,240,238),(40,40,44),(200,40,40),(50,90,180)]
 def make_cyclist(rng, x, z, vx=0., vz=0.):
     "A cyclist with a helmet, riding across the street if `vx` is not 0, else along it"
     draw,coat = draw_cyclist_side if vx else draw_cyclist_end, pick(rng,jackets)
-    return thing(draw, x, z, code=Street.Bicyclist, vx=vx, vz=vz, face=-1 if vx<0 else 1, coat=coat,
-        phase=rng.uniform(0,2*pi), step=.8, band=(226,226,214) if rng.random()<.6 else coat,
-        legs=varied(rng,trousers), frame=varied(rng,paints,1.,1.6), helmet=pick(rng,helmets),
-        shadow=(.35,.9), **random_body(rng))
+    return thing(draw, x, z, code=Street.Bicyclist, vx=vx, vz=vz, shadow=(.35,.9), coat=coat, step=.8,
+        phase=rng.uniform(0,2*pi), band=(226,226,214) if rng.random()<.6 else coat, legs=varied(rng,trousers),
+        frame=varied(rng,paints,1.,1.6), helmet=pick(rng,helmets), **random_body(rng))
 
 # %% ../nbs/library/streets.ipynb #e81bbad4
-def add_people(s, rng):
+def make_people(s, rng):
     "Walkers on the pavement, some crossing; cyclists along the kerb or crossing"
     for _ in range(rng.poisson(s.people)):
         x = int(rng.choice([-1,1]))*(s.road+rng.uniform(.6,s.pave-.3))
-        s.things.append(make_walker(rng, x, rng.uniform(9,50), vz=rng.choice([-1,1])*rng.uniform(.08,.16)))
+        yield make_walker(rng, x, rng.uniform(9,50), vz=rng.choice([-1,1])*rng.uniform(.08,.16))
     for q in s.zebras:
         for _ in range(rng.integers(0,3)):
             v = int(rng.choice([-1,1]))
-            s.things.append(make_walker(rng, -v*rng.uniform(-1,s.road+1), q+rng.uniform(-1.,1.),
-                                        vx=v*rng.uniform(.1,.18)))
+            yield make_walker(rng, -v*rng.uniform(-1,s.road+1), q+rng.uniform(-1.,1.), v*rng.uniform(.1,.18))
     for _ in range(rng.choice(3, p=[.34,.6,.06])):
-        u = rng.random()
-        if u<.45:
-            o = make_cyclist(rng, -s.lane+.25+rng.uniform(-.1,.1), rng.uniform(11.5,26),
-                             vz=s.speed*rng.uniform(.65,1.1))
-        elif u<.65: o = make_cyclist(rng, s.lane-.4, rng.uniform(20,40), vz=-rng.uniform(.3,.6))
-        else:
-            o = make_cyclist(rng, rng.uniform(-4,4), rng.uniform(19,28),
-                             vx=float(rng.choice([-1,1])*rng.uniform(.25,.45)))
-        s.things.append(o)
+        u = rng.random() # below: x, z, vx, vz
+        if u<.45: o = -s.lane+.25+rng.uniform(-.1,.1), rng.uniform(11.5,26), 0., s.speed*rng.uniform(.65,1.1)
+        elif u<.65: o = s.lane-.4, rng.uniform(20,40), 0., -rng.uniform(.3,.6)
+        else: o = rng.uniform(-4,4), rng.uniform(19,28), float(rng.choice([-1,1])*rng.uniform(.25,.45)), 0.
+        yield make_cyclist(rng, *o)
 
 # %% ../nbs/library/streets.ipynb #0b234ad5
 def random_scene(
@@ -900,10 +877,8 @@ def random_scene(
 ): # A street with everything that stands and moves in it; lengths in metres, speeds in metres per frame
     "A random street: shape, light, buildings, furniture, cars and people"
     s = random_street(rng)
-    for side in (-1,1): add_plots(s, rng, side)
-    add_furniture(s, rng)
-    add_cars(s, rng)
-    add_people(s, rng)
+    for side in (-1,1): s.things += make_plots(s, rng, side)
+    for make in (make_furniture,make_cars,make_people): s.things += make(s, rng)
     return s
 
 # %% ../nbs/library/streets.ipynb #82a9b6ba
@@ -937,17 +912,15 @@ def draw_frame(
 # %% ../nbs/library/streets.ipynb #47683181
 def clip_name(clip, frame): return f'clip{clip:02d}_{frame:03d}'
 
-def draw_clip(path, clip, n_frames, size, seed):
-    "Draw one clip into the folder `path`; it depends on nothing but the seed and its number"
-    scene = random_scene(np.random.default_rng([seed,clip]))
-    for t in range(n_frames):
-        img,mask = draw_frame(scene, t, size, noise=seed*1000+clip)
-        name = clip_name(clip,t)
-        Image.fromarray(img).save(path/'images'/f'{name}.png', compress_level=1)
-        Image.fromarray(mask).save(path/'labels'/f'{name}_P.png', compress_level=6)
-
-def draw_clips(path, clips, *args):
-    for k in clips: draw_clip(path, k, *args)
+def draw_clips(path, clips, n_frames, size, seed):
+    "Draw clips into the folder `path`; each depends on nothing but the seed and its number"
+    for clip in clips:
+        scene = random_scene(np.random.default_rng([seed,clip]))
+        for t in range(n_frames):
+            img,mask = draw_frame(scene, t, size, noise=seed*1000+clip)
+            name = clip_name(clip,t)
+            Image.fromarray(img).save(path/'images'/f'{name}.png', compress_level=1)
+            Image.fromarray(mask).save(path/'labels'/f'{name}_P.png', compress_level=6)
 
 # %% ../nbs/library/streets.ipynb #21c237fe
 def start_workers(n, target, args):
@@ -998,13 +971,12 @@ def check_options(n_clips, n_frames, size, n_valid):
 def is_finished(path, opts):
     "Whether `path` holds the finished set; an error if it holds something else"
     if not path.exists() or (path.is_dir() and not any(path.iterdir())): return False
+    wrong,f = '',path/'streets.json'
     if not (path/'codes.txt').is_file() or not (path/'images').is_dir():
-        raise FileExistsError(f'{path} exists and is not a finished streets set. Nothing was written: give '
-                              'another folder, or remove it')
-    f = path/'streets.json'
-    if f.is_file() and (old:=json.loads(f.read_text())) != opts:
-        raise FileExistsError(f'{path} holds streets drawn with {old}, not {opts}. Nothing was written: give '
-                              'another folder, or remove it')
+        wrong = 'exists and is not a finished streets set'
+    elif f.is_file() and (old:=json.loads(f.read_text())) != opts:
+        wrong = f'holds streets drawn with {old}, not {opts}'
+    if wrong: raise FileExistsError(f'{path} {wrong}. Nothing was written: give another folder, or remove it')
     return True
 
 # %% ../nbs/library/streets.ipynb #1745137d
@@ -1020,13 +992,17 @@ def write_set(path, opts, workers=None):
     (path/'codes.txt').write_text('\n'.join(street_codes)+'\n')
 
 # %% ../nbs/library/streets.ipynb #7a454ead
-def move_into_place(tmp, path, opts):
-    "Rename the finished folder; if another process was faster, its set is the same"
+def write_beside(path, opts, workers=None):
+    "Write the set beside `path`, then rename it; if another process was faster, its set is the same"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
     try:
+        write_set(tmp, opts, workers)
         if path.is_dir(): path.rmdir()
         os.rename(tmp, path)
     except OSError:
         if not is_finished(path, opts): raise
+    finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/library/streets.ipynb #13eadced
 def streets(
@@ -1045,11 +1021,5 @@ def streets(
                 n_valid=n_valid)
     name = f'streets-{streets_version}-{n_clips}x{n_frames}-{h}x{w}-s{seed}-v{n_valid}'
     path = Path(path or streets_home()/name).expanduser()
-    if is_finished(path, opts): return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
-    try:
-        write_set(tmp, opts, workers)
-        move_into_place(tmp, path, opts)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    if not is_finished(path, opts): write_beside(path, opts, workers)
     return path

@@ -40,10 +40,10 @@ views = dict(none=[Orientation()], flip=[Orientation(), Orientation(flip=True)],
 class Probs(nn.Module):
     "A network as a function from images (B,3,H,W), float in 0..1 or uint8, to probabilities (B,classes,H,W)"
     gives_probs = True
-    def __init__(self, model, codes=None, size=None, half=False, temperature=1., scale=None, range=None):
+    def __init__(self, model, codes=None, half=False, temperature=1., facts=None):
         super().__init__()
         self.model, self.codes, self.half, self.temperature = model, codes, half, temperature
-        self.size, self.scale, self.range = size, scale, range
+        self.facts = facts or {}
     @torch.inference_mode()
     def forward(self, x):
         self.model.eval()
@@ -62,7 +62,7 @@ def as_probs(
     if isinstance(m, SegLearner): m = m.seg_model()
     if isinstance(m, SegModel):
         if isinstance(m.model, (Probs, Wrapper)): return m.model
-        return Probs(m.model, m.codes, m.size, m.half, m.temperature, m.scale, m.range)
+        return Probs(m.model, m.codes, m.half, m.temperature, m.facts)
     if getattr(m, 'gives_probs', False): return m
     if isinstance(m, nn.Module): return Probs(m)
     raise TypeError(f"{type(m).__name__}: expected a learner, a SegModel, the path of a model file, or a "
@@ -81,17 +81,13 @@ class Wrapper(nn.Module):
     @property
     def codes(self): return self._first('codes')
     @property
-    def size(self): return self._first('size')
-    @property
-    def scale(self): return self._first('scale')
-    @property
-    def range(self): return self._first('range')
+    def facts(self): return next((m.facts for m in self.members if getattr(m, 'facts', None)), {})
     def seg_model(self)->SegModel:
         "As a `SegModel`, which predicts files and folders"
         if self.codes is None:
             raise ValueError(f"{type(self).__name__} of a bare module does not know its classes: wrap a "
                              "SegModel or a learner")
-        return SegModel(self, self.codes, self.size, half=False, scale=self.scale, range=self.range)
+        return SegModel(self, self.codes, half=False, **self.facts)
     def predict(self, src, scale=None, tile=None): return self.seg_model().predict(src, scale, tile)
     def predict_folder(self, src, dst, overlays=True, overwrite=False, **kwargs):
         return self.seg_model().predict_folder(src, dst, overlays, overwrite, **kwargs)
@@ -164,7 +160,8 @@ class Ensemble(Wrapper):
 def _scale(self:Ensemble, m):
     """How much larger than the first model sees things `m` sees them, each way: by their scales, or by the
     sizes of their frames where a scale is not known"""
-    pairs = [(m.scale, self.scale), (m.size, self.size), ((1,1), (1,1))]
+    own = getattr(m, 'facts', {})
+    pairs = [(own.get(k), self.facts.get(k)) for k in ('scale','size')] + [((1,1), (1,1))]
     a, b = next((a, b) for a,b in pairs if a is not None and b is not None)
     f = math.sqrt(a[0]*a[1]/(b[0]*b[1]))
     return f if abs(f-1) > .02 else 1.

@@ -1,11 +1,11 @@
-"""The command, in processes of its own."""
+"""The command; most of it called here, some in processes of its own."""
 import shutil, signal, subprocess, sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import segnb
+from conftest import segnb, segnb_process
 
 
 def test_help_answers_without_loading_torch():
@@ -67,6 +67,11 @@ def test_train_writes_a_model_that_scores_as_printed(small_set, tmp_path):
 def test_errors_are_one_line(args, why):
     run = segnb(*args)
     assert run.returncode == 2 and why in run.stderr and "Traceback" not in run.stderr
+
+
+def test_an_error_is_one_line_in_a_process_too():
+    run = segnb_process("train", "nosuch")
+    assert run.returncode == 2 and run.stderr.startswith("segnb: nosuch: no such folder") and len(run.stderr.splitlines()) == 1
 
 
 def test_same_seed_same_weights(small_set, tmp_path):

@@ -224,10 +224,17 @@ def test_6_three_steps_an_epoch(tmp_path):
 
 
 def test_6_the_command_trains_a_small_set_for_longer(tmp_path):
-    make_set(tmp_path / "d", [halves(0, 1)] * 15)
-    run = segnb("train", tmp_path / "d", "--out", tmp_path / "m.safetensors", "--crop", 32, 32, "--bs", 4, "--encoder", "resnet10t", "--threads", 1)
-    assert run.returncode == 0, run.stderr
-    assert "epoch 100/100" in run.stdout and "training steps" not in run.stderr
+    from fastai.callback.core import Callback, CancelFitException
+    from segnb.recipe import train_recipe
+
+    class Stop(Callback):
+        def before_batch(self): raise CancelFitException
+
+    dls = SegDataLoaders.from_path(make_set(tmp_path / "d", [halves(0, 1)] * 15), crop=(32, 32), bs=4, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn = train_recipe(dls, encoder="resnet10t", pretrained=False, cbs=[Stop()], bars=False)
+    assert learn.n_epoch == 100 and len(learn.dls.train) == 3
 
 
 @pytest.mark.parametrize("args, why", [(("--lr", -1), "--lr -1.0: it must be above 0"), (("--epochs", 0), "--epochs 0: it must be above 0"),

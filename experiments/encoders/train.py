@@ -3,11 +3,11 @@
     python experiments/encoders/train.py FOLDER --out experiments/encoders/trainings.csv
 
 FOLDER holds camvid/ and nuclei/; it takes about an hour on two cores. The training runs are a sweep of
-segnb.sweep: a grid of seeds, data sets and encoders, with one worker for each core. Its database is beside the
-table, and an interrupted run goes on.
+segnb.sweep: a grid of seeds, data sets and encoders, with one worker for each core. Its database is beside
+the table, and an interrupted run goes on.
 
-Weights decide more than the encoder does, so an encoder that starts from ImageNet and the same one with random
-weights are two contenders. An encoder of your own goes into `families`."""
+Weights decide more than the encoder does, so an encoder that starts from ImageNet and the same one with
+random weights are two contenders. An encoder of your own goes into `families`."""
 import argparse, multiprocessing, os, sys, time, warnings
 from functools import partial
 from pathlib import Path

@@ -1,11 +1,14 @@
 """What does each further view of an image and each further model bring, and what does it cost?
 
-    for e in lite0 lite1 lite2; do segnb train CAMVID --encoder tf_efficientnet_$e --out $e.safetensors; done
-    python experiments/ensembles/run.py CAMVID --models lite0.safetensors lite1.safetensors lite2.safetensors \\
+    for e in lite0 lite1 lite2; do
+        segnb train CAMVID --encoder tf_efficientnet_$e --out $e.safetensors
+    done
+    python experiments/ensembles/run.py CAMVID --models lite?.safetensors \\
         --out experiments/ensembles/table.csv
 
 Single models, each with views, all together, and all with views, on whole validation frames. Calibration is
-judged on the second half of the frames, with a temperature fitted on the first half; accuracy and IoU on all."""
+judged on the second half of the frames, with a temperature fitted on the first half; accuracy and IoU on
+all."""
 import argparse, sys, time
 from pathlib import Path
 

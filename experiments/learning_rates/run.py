@@ -2,8 +2,8 @@
 
     python experiments/learning_rates/run.py FOLDER --seeds 2 --out experiments/learning_rates
 
-FOLDER holds camvid/, camvid_tiny/, nuclei/ and hippocampus/, or those of them that are there; the drawn street
-scenes are always there. It takes an hour and a half on two cores; an interrupted run goes on.
+FOLDER holds camvid/, camvid_tiny/, nuclei/ and hippocampus/, or those of them that are there; the drawn
+street scenes are always there. It takes an hour and a half on two cores; an interrupted run goes on.
 
 A *task* is a data set, a model, a stage of training and an optimiser. A unit of work is a task with a seed: a
 range test, then a short training run at each learning rate of a grid, from the same weights, with the same
@@ -16,6 +16,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import fastai.callback.progress                     # gives learners `no_bar`
 import numpy as np, pandas as pd, torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.optimizer import SGD, Adam
@@ -28,6 +29,8 @@ from segnb.core import progress
 from segnb.dataloader import SegDataLoaders
 from segnb.dataset import ClipSplitter, Codes, FoldSplitter, find_pairs
 from segnb.learner import seg_learner
+from segnb.lr_finder import lr_find
+from segnb.one_cycle import fit_one_cycle
 from segnb.streets import streets
 from segnb.unet import UNet
 
@@ -127,7 +130,7 @@ def prepare(task, dls, seed=0):
     learn = seg_learner(dls, arch, opt_func=opt, metrics=[], cbs=NoValidation())
     if task.stage in ('frozen', 'second'): learn.freeze()
     if task.stage == 'second':
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 3e-3)
+        with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, 2, 3e-3)
         learn.unfreeze()
     return learn
 
@@ -141,7 +144,7 @@ def train_at(learn, state, lr, steps=60, seed=0):
     set_seed(seed)
     learn.dls.train.rng = random.Random(seed)
     epochs = math.ceil(steps/len(learn.dls.train))
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+    with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, epochs, lr)
     losses, cm = learn.recorder.losses, learn.confusion()
     return dict(lr=lr, mean_iou=cm.mean_iou, pixel_acc=cm.pixel_acc, loss_first=float(losses[0]),
                 loss_last=float(losses[-1]), seconds=time.perf_counter()-start)
@@ -152,7 +155,7 @@ def run_unit(task, seed=0, root=None, steps=60, lrs=grid):
     learn = prepare(task, sets[task.data](None if root is None else Path(root)), seed)
     state = {k: v.detach().clone() for k, v in learn.model.state_dict().items()}
     unit = dict(asdict(task), seed=seed)
-    with learn.no_bar(): curve = learn.lr_find()
+    with learn.no_bar(): curve = lr_find(learn)
     points = [dict(unit, lr=x, loss=y) for x, y in zip(curve.lrs, curve.losses)]
     return [dict(unit, **train_at(learn, state, lr, steps, seed)) for lr in lrs], points
 

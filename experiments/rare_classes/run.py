@@ -2,9 +2,10 @@
 
     python experiments/rare_classes/run.py CAMVID --out experiments/rare_classes/rare.csv
 
-Each recipe trains the same network from the same start for as many steps on crops of the same size, seven or
-eight minutes on two cores. Rare are the classes with the fewest pixels in the training frames; the validation
-frames have no say in that. An interrupted run goes on: recipes that are in the table are not trained again."""
+Each recipe trains the same network from the same start for as many steps on crops of the same size, seven
+or eight minutes on two cores. Rare are the classes with the fewest pixels in the training frames; the
+validation frames have no say in that. An interrupted run goes on: recipes that are in the table are not
+trained again."""
 import argparse, sys, time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from segnb.dataloader import SegDataLoaders, default_crop
 from segnb.dataset import own_split, pixel_counts
 from segnb.learner import seg_learner
 from segnb.loss import SegLoss, class_weights
+from segnb.one_cycle import fit_one_cycle
 from segnb.recipe import ValidateEvery, data_path
 
 
@@ -54,7 +56,7 @@ def train(ds, split, recipe, epochs, seed, lr=4e-3):
     learn = seg_learner(SegDataLoaders.from_dataset(ds, split, crop, **loaders), loss_func=loss)
     start = time.process_time()                         # not what else runs on the machine
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, slice(lr/3, lr), cbs=ValidateEvery(epochs))
+        fit_one_cycle(learn, epochs, slice(lr/3, lr), cbs=ValidateEvery(epochs))
     return learn, time.process_time()-start
 
 

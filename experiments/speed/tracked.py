@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import compare, record, show
 from segnb.dataloader import SegDataLoaders
 from segnb.learner import seg_learner
+from segnb.one_cycle import fit_one_cycle
 from segnb.recipe import ValidateEvery, data_path
 from segnb.track import Tracker, need_trackio
 
@@ -29,9 +30,9 @@ class Marks(Callback):
 def batches_per_second(dls, epochs, track=None):
     "Train, and say how fast"
     learn, marks = seg_learner(dls, metrics=[]), Marks()
-    if track is not None: learn.track(**track)
+    if track is not None: learn.add_cb(Tracker(**track))
     with redirect_stdout(io.StringIO()), learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(epochs, 1e-3, cbs=[marks, ValidateEvery(epochs+1)])
+        fit_one_cycle(learn, epochs, 1e-3, cbs=[marks, ValidateEvery(epochs+1)])
     if any(cb.failed for cb in learn.cbs if isinstance(cb, Tracker)):
         raise RuntimeError("the tracker failed: nothing to measure")
     at = marks.at[3:]                               # the first ones warm up
