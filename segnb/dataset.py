@@ -382,7 +382,7 @@ def show(self:SegDataset,
 def _names(files): return [Path(o).name for o in files]
 
 def ListSplitter(
-    # Names of the validation pictures, with or without suffix, or the path of a text file that lists them
+    # Names of the validation images, with or without suffix, or the path of a text file that lists them
     names,
 ):
     """Split by a list of validation names.
@@ -437,7 +437,7 @@ def ClipSplitter(
 def FoldSplitter(
     fold:int, # Which fold is validation, 0..n-1
     n:int=5, # Number of folds
-    clip=None, # As in `ClipSplitter`; None lets every picture go its own way
+    clip=None, # As in `ClipSplitter`; None lets every image go its own way
     seed:int=42, # The same seed gives the same folds
 ):
     "Fold `fold` of `n` as validation set"

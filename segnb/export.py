@@ -35,8 +35,8 @@ def _traced(model, channels, temperature, size):
     with warnings.catch_warnings(), torch.no_grad():
         # the tracer warns of every number it takes as fixed; the checks below look at the result
         warnings.simplefilter('ignore')
-        torch.onnx.export(net, (x,), file, input_names=['pictures'], output_names=['probabilities'],
-                          dynamic_axes={'pictures': axes, 'probabilities': axes}, opset_version=18,
+        torch.onnx.export(net, (x,), file, input_names=['images'], output_names=['probabilities'],
+                          dynamic_axes={'images': axes, 'probabilities': axes}, opset_version=18,
                           dynamo=False)
         classes = net(x).shape[1]
     proto = onnx.load_from_string(file.getvalue())
@@ -49,7 +49,7 @@ def to_onnx(
     temperature:float=1., # Logits are divided by it
     size=(71,91), # Of the example: odd, so that something is always added
 )->bytes: # An ONNX file
-    "A network as ONNX: `pictures` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
+    "A network as ONNX: `images` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
     return _traced(model, channels, temperature, size).SerializeToString()
 
 # %% ../nbs/library/export.ipynb #6d57be4b
@@ -97,7 +97,9 @@ def _onnxruntime(file, half=False):
     # its threads would wait for work on cores that others want
     opts.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(file, opts, providers=['CPUExecutionProvider'])
-    return lambda x: session.run(None, {'pictures': x})[0], session.get_modelmeta().custom_metadata_map
+    # files of earlier versions have another name for it
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0], session.get_modelmeta().custom_metadata_map
 
 def _openvino(file, half=False):
     "A file, or its bytes, in OpenVINO: from images to probabilities, and its metadata"
@@ -108,7 +110,7 @@ def _openvino(file, half=False):
     compiled = core.compile_model(net, 'CPU', hints)
     def run(x):
         if not hasattr(local, 'request'): local.request = compiled.create_infer_request()
-        return local.request.infer({'pictures': x})['probabilities']
+        return local.request.infer([x])['probabilities']
     meta = net.get_rt_info()['framework'] if net.has_rt_info('framework') else {}
     return run, {k: v.value for k,v in meta.items()}
 

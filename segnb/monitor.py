@@ -94,7 +94,7 @@ class Monitor(Callback):
         show:bool=None, # Draw; default: in a notebook
     ):
         self.every, self.draws = every, has_front_end() if show is None else show
-        self.picture, self.text, self.stopping, self.running = Drawn(), W.HTML(), False, False
+        self.image, self.text, self.stopping, self.running = Drawn(), W.HTML(), False, False
         self.view = StillBox()
 
     def stop(self, *_):
@@ -121,7 +121,7 @@ def _new_button(self:Monitor):
     tip = 'End the training run after this batch and keep the model'
     self.button = made_aside(lambda: W.Button(description='stop', icon='stop', tooltip=tip))
     self.button.on_click(self.stop)
-    self.view.children = [W.HBox([self.button, self.text]), self.picture]
+    self.view.children = [W.HBox([self.button, self.text]), self.image]
 
 @patch
 def before_fit(self:Monitor):
@@ -161,8 +161,8 @@ def _draw(self:Monitor, says=None):
     if says is None and start-self.drawn < max(self.every, 20*self.cost): return
     self.says = says or describe_training(self.history, start-self.started)
     self.text.value = spoken(self.says)
-    self.picture.show(draw_training(self.history), self.says)
-    self.view.still = f'<p>{self.text.value}</p>{self.picture.value}'
+    self.image.show(draw_training(self.history), self.says)
+    self.view.still = f'<p>{self.text.value}</p>{self.image.value}'
     self.drawn = time.perf_counter()
     self.cost = self.drawn-start
 

@@ -61,7 +61,7 @@ def as_probs(
     if isinstance(m, (str, Path)): m = load_model(m)
     if isinstance(m, SegLearner): m = m.seg_model()
     if isinstance(m, SegModel):
-        if isinstance(m.model, (Probs, Wrapper)): return m.model
+        if hasattr(m.model, 'facts'): return m.model        # one of the wrappers below
         return Probs(m.model, m.codes, m.half, m.temperature, m.facts)
     if getattr(m, 'gives_probs', False): return m
     if isinstance(m, nn.Module): return Probs(m)

@@ -242,11 +242,11 @@ def browse(
 )->Live:
     "Look through images and their masks"
     pairs = Pairs(src)
-    n, legend, picture = len(pairs.classes), Legend(pairs.classes), Panels()
+    n, legend, panels = len(pairs.classes), Legend(pairs.classes), Panels()
     at = slider('image', 0, len(pairs)-1, start, continuous_update=False)
     controls = dict(at=at, alpha=slider('opacity', 0., 1., .55, step=.05),
                     style=W.ToggleButtons(options=['areas','lines'], style={'button_width': '80px'}),
-                    on=legend, point=picture)
+                    on=legend, point=panels)
     def draw(at, alpha, style, on, point):
         name, x, y = pairs[at]
         legend.show(class_shares(y, n))
@@ -254,7 +254,7 @@ def browse(
         return overlay_panels(x, y, n, alpha, on, style == 'lines'), says
     more = W.Button(description='next batch', icon='refresh')
     view = Live(draw, controls, [[steps(at), *[more]*pairs.from_loader], ['alpha','style']], [legend],
-                picture)
+                panels)
     def go_on(_):
         pairs.next_batch()
         at.max = len(pairs)-1
@@ -307,7 +307,7 @@ class _ResultsView:
     "What the results browser holds: the table, the last choice, and the images that match it"
     def __init__(self, res):
         self.res, self.table, self.choice, self.chosen = res, res.table(), None, []
-        self.legend, self.matrix, self.picture = Legend(res.classes), Matrix(), Panels()
+        self.legend, self.matrix, self.image = Legend(res.classes), Matrix(), Panels()
         self.matrix.show(res.confusion.matrix, res.classes)
         self.at = slider('image', 0, len(res)-1, 0, continuous_update=False)
 
@@ -319,9 +319,9 @@ class _ResultsView:
         controls = dict(by=W.Dropdown(options=orders, description='worst by', **narrow),
                         holds=W.Dropdown(options=holding, description='holding', **narrow),
                         at=self.at, alpha=slider('opacity', 0., 1., 1., step=.05),
-                        on=self.legend, point=self.picture, pair=self.matrix)
+                        on=self.legend, point=self.image, pair=self.matrix)
         rows = [['by','holds'], [steps(self.at)], ['alpha']]
-        return Live(self.draw, controls, rows, [self.legend, self.matrix], self.picture)
+        return Live(self.draw, controls, rows, [self.legend, self.matrix], self.image)
 
     def choose(self, by, holds, pair):
         "Another choice begins at its first image"

@@ -69,16 +69,16 @@ class Live(StillBox):
         controls:dict, # Name to widget
         rows=None, # Names in rows, as they should stand, or other widgets; default: two a row
         below=(), # Widgets under the image
-        picture=None, # Where it is drawn: something with `show`; default `Drawn`
+        image=None, # Where it is drawn: something with `show`; default `Drawn`
     ):
         self.draw, self.controls, self.drawing, self.lock = draw, controls, False, threading.RLock()
-        self.picture, self.text = picture or Drawn(), W.HTML()
+        self.image, self.text = image or Drawn(), W.HTML()
         for c in controls.values(): c.observe(self.redraw, 'value')
-        names = [n for n,c in controls.items() if c is not self.picture and c not in below]
+        names = [n for n,c in controls.items() if c is not self.image and c not in below]
         rows = rows or [names[i:i+2] for i in range(0, len(names), 2)]
         boxes = [W.HBox([controls.get(n, n) for n in row], layout=W.Layout(flex_flow='row wrap'))
                  for row in rows]
-        super().__init__([*boxes, self.text, self.picture, *below])
+        super().__init__([*boxes, self.text, self.image, *below])
         self.redraw()
 
     @property
@@ -88,7 +88,7 @@ class Live(StillBox):
     @property
     def still(self):
         "Sentence and image, for a page without a kernel"
-        return f'<p>{self.text.value}</p>{getattr(self.picture, "html", None) or self.picture.value or ""}'
+        return f'<p>{self.text.value}</p>{getattr(self.image, "html", None) or self.image.value or ""}'
     def redraw(self, change=None):
         "Draw for the values as they are"
         # kernels may bring changes from several threads: one waits for the other
@@ -98,7 +98,7 @@ class Live(StillBox):
             try:
                 shown, says = self.draw(**self.values)
                 self.text.value = spoken(says)
-                self.picture.show(shown, says)
+                self.image.show(shown, says)
             except Exception as e:              # else it would be seen in a log only
                 self.text.value = spoken(f'{type(e).__name__}: {e}', 'color:#b00020')
                 raise

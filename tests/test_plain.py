@@ -73,7 +73,7 @@ def test_monitor(learn, capsys):
 def test_monitor_draws(learn):
     monitor = Monitor(show=True)
     quiet(learn, lambda: learn.fit(1, 1e-2, cbs=monitor))
-    assert "done: 1 epochs" in monitor.says and "data:image" in monitor.picture.value
+    assert "done: 1 epochs" in monitor.says and "data:image" in monitor.image.value
 
 
 def test_tracker(learn, tmp_path, monkeypatch):
