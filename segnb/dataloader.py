@@ -15,10 +15,11 @@ from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
 from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import RandomSplitter, IndexSplitter
+from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import TensorImage, TensorMask, to_device, default_device
 from .core import VOID, pair_of, progress
 from .dataset import SegDataset, find_pairs, pixel_counts, void_names
-from .draw import plot_batch, plot_results
+from .draw import plot_batch, plot_results, shown
 from .augment import SegAugment
 
 # %% ../nbs/06_dataloader.ipynb #e4c1e7d4
@@ -92,6 +93,28 @@ class Frames:
     def resize(self):
         "How frames of several sizes got one; None where there was one size, or they keep their own"
         return self.ds.resize if self.ds.size is not None and len(set(self.ds.file_sizes)) > 1 else None
+    @property
+    def facts(self):
+        "What a model needs to know about the frames it was trained on: see `SegModel`"
+        known = self.__dict__.get('_facts')
+        return known or dict(size=np.median(self.sizes, 0), scale=self.scale, range=self.ds.range,
+                             resize=self.resize)
+    @property
+    def loss_func(self):
+        "The loss of fastai's own learners for these frames"
+        return CrossEntropyLossFlat(axis=1, ignore_index=VOID)
+    def new_empty(self):
+        "The facts without the frames: what `learn.export` keeps"
+        out = copy.copy(self)
+        out._facts, out.ds, out.sizes, out.ends = self.facts, self.ds.subset([]), [], np.zeros(1, dtype=int)
+        out.x_row, out.y_row = out.x_row[:0].clone(), out.y_row[:0].clone()
+        out.counts = None if self.counts is None else self.counts[:0]
+        return out
+    def __getattr__(self, name):
+        if name in ('items', 'vocab', 'split_idxs'): raise AttributeError(
+            f"Frames have no {name}. What fastai's interpretation shows is in learn.results(): plot_worst, "
+            "plot_confusion_matrix, most_confused, browse.")
+        raise AttributeError(name)
     @property
     def nbytes(self):
         "Bytes of images and masks together"
@@ -210,13 +233,6 @@ def image_weights(
     return w/w.sum()
 
 # %% ../nbs/06_dataloader.ipynb #42a18d6c
-def _show(fig):
-    "Display a figure in a notebook, and return it elsewhere"
-    from IPython import get_ipython
-    from IPython.display import display
-    if get_ipython() is None: return fig
-    display(fig)
-
 @patch
 def show_batch(self:SegDataLoader,
     b=None, # A batch; default: the next one
@@ -227,13 +243,13 @@ def show_batch(self:SegDataLoader,
     "Show images of a batch as the network sees them, masks laid over, with a legend"
     if b is None: b = self.one_batch()
     if not show: return b[0], b[1], list(zip(*b))
-    return _show(plot_batch(b[0], b[1], self.dataset.ds.classes, max_n=max_n, **kwargs))
+    return shown(plot_batch(b[0], b[1], self.dataset.ds.classes, max_n=max_n, **kwargs))
 
 @patch
 def show_results(self:SegDataLoader, b, out, max_n=3, **kwargs):
     "Show image, ground truth, prediction and errors for a batch `b` and decoded predictions `out`"
     out = out[0] if isinstance(out, (tuple, list)) else out
-    return _show(plot_results(b[0], b[1], out, self.dataset.ds.classes, max_n=max_n, **kwargs))
+    return shown(plot_results(b[0], b[1], out, self.dataset.ds.classes, max_n=max_n, **kwargs))
 
 # %% ../nbs/06_dataloader.ipynb #491c16cf
 def default_crop(size)->tuple:
@@ -311,8 +327,23 @@ class SegDataLoaders(DataLoaders):
         dls.codes, dls.vocab = ds.codes, L(ds.classes)
         return dls
 
+    def new_empty(self):
+        out = super().new_empty()
+        out.codes, out.vocab = self.codes, self.vocab
+        return out
     @property
     def classes(self): return self.codes.classes
+    @property
+    def c(self):
+        "How many classes"
+        return len(self.codes)
+    def summary(self):
+        "Print what is in the loaders"
+        for side,dl in zip(('training','validation'), self.loaders):
+            sizes = ', '.join(sorted({f'{h}x{w}' for h,w in dl.dataset.sizes})[:3])
+            print(f"{side}: {len(dl.dataset)} images of {sizes}, {len(dl)} batches of {dl.bs}, "
+                  f"{dl.augment or 'whole frames'}, on {dl.device}")
+        print(f"{self.c} classes: {', '.join(self.classes)}; void {self.codes.void_values}")
 
 # %% ../nbs/06_dataloader.ipynb #fecb6877
 def _there(masks, images, who):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['void_names', 'camvid_codes', 'cityscapes_codes', 'color_table', 'read_mask', 'mask_numbers', 'Codes', 'fit_values',
-           'found_numbers', 'SegDataset', 'ListSplitter', 'ClipSplitter', 'FoldSplitter', 'guess_codes', 'find_pairs',
-           'own_split', 'pixel_counts']
+           'found_numbers', 'SegDataset', 'ListSplitter', 'ClipSplitter', 'FoldSplitter', 'guess_codes', 'as_dataset',
+           'codes_for', 'find_pairs', 'own_split', 'pixel_counts']
 
 # %% ../nbs/01_dataset.ipynb #08def36a
 import copy, os, re, warnings
@@ -478,27 +478,30 @@ def guess_codes(
 def _is_camvid(masks): return masks[0].parent.name in ('trainannot', 'valannot')
 
 # %% ../nbs/01_dataset.ipynb #182681c6
-@patch
-def dataset(self:FoundPairs,
+def as_dataset(
+    found:FoundPairs,
     # See `find_pairs`
     codes=None, colors=None, void=void_names, size=None, range=None, values=None, resize='squish',
 )->tuple: # `(SegDataset, splitter or None)`
     "The pairs as a data set, if every image has a mask"
     images, masks = ([p for p in ps if not p.name.endswith(scan_suffixes)]
-                     for ps in (self.images, self.masks))
-    if self.lone:
-        some = ', '.join(p.name for p in self.lone[:3])
-        raise ValueError(f"{len(self.lone)} of {len(self)+len(self.lone)} images have no mask in "
-                         f"{self.parts[0][2]}: {some} … Each NAME.* needs a NAME_P.png or NAME.png there; "
+                     for ps in (found.images, found.masks))
+    if found.lone:
+        some = ', '.join(p.name for p in found.lone[:3])
+        raise ValueError(f"{len(found.lone)} of {len(found)+len(found.lone)} images have no mask in "
+                         f"{found.parts[0][2]}: {some} … Each NAME.* needs a NAME_P.png or NAME.png there; "
                          "add the masks or move the images away.")
-    if not images: raise FileNotFoundError(f"{self.path}: no images in {self.parts[0][1]}")
-    codes = self.codes_for(masks, codes, colors, void, values)
-    return SegDataset(images, masks, codes, colors, size, void, range, self.rois, resize), self.splitter()
+    if not images: raise FileNotFoundError(f"{found.path}: no images in {found.parts[0][1]}")
+    codes = codes_for(found, masks, codes, colors, void, values)
+    return SegDataset(images, masks, codes, colors, size, void, range, found.rois, resize), found.splitter()
 
-@patch
-def codes_for(self:FoundPairs, masks, codes=None, colors=None, void=void_names, values=None):
+def codes_for(
+    found:FoundPairs,
+    masks, # Paths of the masks
+    codes=None, colors=None, void=void_names, values=None, # See `find_pairs`
+)->Codes:
     "The codes that are given, those of the folder, or a guess from the numbers in `masks`"
-    if codes is None and (self.path/'codes.txt').exists(): codes = self.path/'codes.txt'
+    if codes is None and (found.path/'codes.txt').exists(): codes = found.path/'codes.txt'
     if isinstance(codes, Codes): return codes
     if values is not None: return Codes(codes, void, values)
     if codes is not None:
@@ -521,7 +524,7 @@ def find_pairs(
 )->tuple: # `(SegDataset, splitter or None)`
     """All pairs in a folder, and the split that came with it, if one did.
     Raises `FileNotFoundError` or `ValueError` saying what was looked for."""
-    return FoundPairs(path, **kwargs).dataset(codes, colors, void, size, range, values, resize)
+    return as_dataset(FoundPairs(path, **kwargs), codes, colors, void, size, range, values, resize)
 
 def own_split(
     path, # A folder in one of the layouts above

@@ -116,6 +116,27 @@ def plot_worst(self:Results,
     titles = [f'{t.index[i]}: {by} {t[by].iloc[i]:.2f}' for i in idxs]
     return plot_results(xs, ys, preds, self.classes, n, titles)
 
+# %% ../nbs/11_interpret.ipynb #6cd587e6
+@patch
+def plot_confusion_matrix(self:Results,
+    figsize=(6,6), # Inches
+):  # A matplotlib figure
+    "The confusion matrix in percent of each class's pixels: a row for each class of the ground truth"
+    import matplotlib.pyplot as plt
+    m = self.confusion.matrix.double().cpu().numpy()
+    share = 100*m/np.maximum(m.sum(1, keepdims=True), 1)
+    fig, ax = plt.subplots(figsize=figsize)
+    ax.imshow(share, cmap='Blues', vmin=0, vmax=100)
+    for i,j in zip(*np.nonzero(share >= 1)):
+        ax.text(j, i, f'{share[i,j]:.0f}', ha='center', va='center', fontsize=8,
+                color='white' if share[i,j] > 50 else 'black')
+    ax.set_xticks(range(len(m)), self.classes, rotation=60, ha='right')
+    ax.set_yticks(range(len(m)), self.classes)
+    ax.set(xlabel='prediction', ylabel='ground truth')
+    fig.tight_layout()
+    plt.close(fig)
+    return fig
+
 # %% ../nbs/11_interpret.ipynb #c573eda7
 @patch
 def most_confused(self:Results,

@@ -73,6 +73,7 @@ def class_weights(
 # %% ../nbs/03_loss.ipynb #48f54009
 class SegLoss(nn.Module):
     "`ce` x cross-entropy (or focal) + `dice` x Dice, over pixels that are not void"
+    y_int = True                            # fastai's MixUp then mixes losses, not masks
     def __init__(self,
         ce:float=1., # Factor of the cross-entropy
         dice:float=.5, # Factor of the Dice loss

@@ -30,6 +30,8 @@ class ConfusionMatrix:
         self._last = None
         return self
 
+    # a weak reference cannot be pickled, and `learn.export` pickles metrics
+    def __getstate__(self): return {**self.__dict__, '_last': None}
     def __repr__(self):
         pixels = 0 if self.matrix is None else int(self.matrix.sum())
         return f"ConfusionMatrix({self.n} classes, {pixels:,} pixels)"

@@ -17,10 +17,11 @@ from fastai.torch_core import set_seed
 from .core import epoch_line
 from .check import check_names
 from .checkpoint import Checkpoint
-from .dataset import Codes, void_names
+from .dataset import Codes, as_dataset, codes_for, void_names
 from .pairs import FoundPairs
 from .dataloader import SegDataLoaders
 from .draw import plot_batch, plot_results
+from .encoders import check_encoder
 from .learner import seg_learner
 from .model_file import load_model
 from .one_cycle import epochs_for
@@ -104,7 +105,7 @@ def understood(
     given = [about[k] for k in ('codes','colors','void','values')]
     with warnings.catch_warnings():                         # they come when the set is opened
         warnings.simplefilter('ignore')
-        try: codes = _in_words(found.codes_for(found.masks, *given), about['colors'])
+        try: codes = _in_words(codes_for(found, found.masks, *given), about['colors'])
         except (ValueError, OSError) as e: codes = str(e)
     n, roi = found.sides.count('val'), f'; outside {found.roi_pattern} void' if found.rois else ''
     valid = f'{n} images' if n else 'a random fifth, as nothing says which'
@@ -148,7 +149,7 @@ def train_loaders(
         if f.level == 'stop': raise ValueError(f"{found.path}: {f!r}. {f.effect}; {f.remedy}. `segnb check` "
                                                "looks at everything else.")
         print(f'{f!r}: {f.effect}; {f.remedy}', flush=True)
-    ds, split = found.dataset(size=size, resize=resize, **about)
+    ds, split = as_dataset(found, size=size, resize=resize, **about)
     if size is None: ds.size = auto_size(ds)
     return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.')
 
@@ -263,6 +264,7 @@ def train(
 ):  # `SegLearner`, or 130 when it was interrupted
     "Train on a data set, print scores by class, save the model"
     _check_numbers(epochs=epochs, lr=lr, bs=bs)
+    check_encoder(encoder)                      # before any data is read
     path = data_path(data)
     out = free_place(out or f'{path.resolve().name}.safetensors', overwrite)
     folder = _free_checkpoints(out, overwrite, resume)
