@@ -365,6 +365,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'segnb.learner.Bfloat16.close': ('learner.html#bfloat16.close', 'segnb/learner.py'),
                                'segnb.learner.EncodeMask': ('learner.html#encodemask', 'segnb/learner.py'),
                                'segnb.learner.EncodeMask.__init__': ('learner.html#encodemask.__init__', 'segnb/learner.py'),
+                               'segnb.learner.EncodeMask._check': ('learner.html#encodemask._check', 'segnb/learner.py'),
                                'segnb.learner.EncodeMask.encodes': ('learner.html#encodemask.encodes', 'segnb/learner.py'),
                                'segnb.learner.FiniteLoss': ('learner.html#finiteloss', 'segnb/learner.py'),
                                'segnb.learner.FiniteLoss.after_epoch': ('learner.html#finiteloss.after_epoch', 'segnb/learner.py'),

@@ -407,9 +407,11 @@ def check_data(
     void=void_names, # See `Codes`
     read:bool=True, # False: look at names and split only, which takes no time
     values=None, # The number in the files of each code; default 0,1,2,…
+    **kwargs # `images`, `masks`, `roi`, `valid` of a folder: see `FoundPairs`
 )->Report:
     """Read every pair of a data set and report what is wrong with it.
     Raises `FileNotFoundError` where there are no pairs."""
+    if kwargs: src = FoundPairs(src, **kwargs)
     pairs, sides, findings, ds = _pairs_of(src)
     if ds is not None: codes, colors = codes or ds.codes, colors or ds.colors
     if not read: return Report(len(pairs), findings)
@@ -418,6 +420,8 @@ def check_data(
         read = ex.map(lambda p: pair_facts(*p, colors), pairs)
         facts = list(progress(read, len(pairs), least=200))
     findings = findings + _about_pairs(pairs, facts) + same_images(pairs, facts, sides)
+    # nothing can be said about numbers that could not be read
+    if not any('counts' in y for _,y in facts): return Report(len(pairs), findings)
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter('always')

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.data.transforms import get_image_files, RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask
-from .core import VOID, check_resize, is_deep, opened, pair_of, read_image, resized_image, resized_mask, to_rgb
+from .core import (VOID, check_resize, is_deep, opened, pair_of, read_image, resized_image,
+                        resized_mask, to_rgb)
 from .pairs import FoundPairs, scan_suffixes
 from .draw import as_image, colorize, legend_handles, overlay
 
@@ -322,8 +323,9 @@ def __getitem__(self:SegDataset, i:int):
     if m is not None and im.size != m.shape[::-1]: raise ValueError(
         f"{self.images[i]} is {im.size[0]}x{im.size[1]} but its mask {self.masks[i]} is "
         f"{m.shape[1]}x{m.shape[0]}: they must have the same size")
-    x = TensorImage(torch.from_numpy(np.array(resized_image(im, self.size, self.resize)).transpose(2,0,1).copy()))
-    return x, None if m is None else TensorMask(torch.from_numpy(np.array(resized_mask(m, self.size, self.resize))))
+    x = np.array(resized_image(im, self.size, self.resize)).transpose(2,0,1).copy()
+    y = None if m is None else TensorMask(torch.from_numpy(np.array(resized_mask(m, self.size, self.resize))))
+    return TensorImage(torch.from_numpy(x)), y
 
 @patch
 def subset(self:SegDataset, idxs)->SegDataset:

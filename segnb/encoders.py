@@ -71,10 +71,11 @@ def _created(name, in_chans, pretrained):
     "timm's `features_only` model, with channels first and for any size of image"
     # Swin takes images of other sizes when it is told so
     kwargs = dict(dynamic_img_size=True) if name.startswith('swin_') else {}
-    try: model = timm.create_model(name, features_only=True, pretrained=pretrained, in_chans=in_chans, **kwargs)
+    kwargs |= dict(features_only=True, pretrained=pretrained, in_chans=in_chans)
+    try: model = timm.create_model(name, **kwargs)
     except RuntimeError as e:
         if 'features_only' not in str(e): raise
-        raise ValueError(f"{name}: this timm model has no features_only, so it gives no maps to a decoder") from e
+        raise ValueError(f"{name}: this timm model has no features_only: no maps for a decoder") from e
     if str(getattr(model, 'output_fmt', '')).endswith('NHWC'): model.register_forward_hook(_channels_first)
     return model
 
@@ -86,16 +87,17 @@ def check_encoder(
     "Raises `ValueError` when a timm model is unknown or cannot serve as an encoder, saying why"
     _known(name)
     with torch.random.fork_rng(devices=[]): model = _created(name, in_chans, False)
-    reductions, other = model.feature_info.reduction(), "choose a convolutional network, or pvt_v2, swin, twins"
+    reductions = model.feature_info.reduction()
+    other = "choose a convolutional network, or pvt_v2, swin, twins"
     if len(reductions) < 3 or sorted(set(reductions)) != reductions: raise ValueError(
-        f"{name}: its feature maps have 1/{', 1/'.join(map(str, reductions))} of the image's size, and a U-Net "
-        f"needs maps that get smaller step by step: {other}")
+        f"{name}: its feature maps have 1/{', 1/'.join(map(str, reductions))} of the image's size, and a "
+        f"U-Net needs maps that get smaller step by step: {other}")
+    x = torch.zeros(1, in_chans, 2*reductions[-1], 3*reductions[-1])
     try:
-        # sides that are not powers of two, one for each step that halves
-        with torch.no_grad(): maps = model.eval()(torch.zeros(1, in_chans, 2*reductions[-1], 3*reductions[-1]))
+        with torch.no_grad(): maps = model.eval()(x)
     except Exception as e: raise ValueError(
         f"{name}: takes images of one size only ({str(e).splitlines()[0][:80]}): {other}") from None
-    shapes = [(2*reductions[-1]//r, 3*reductions[-1]//r) for r in reductions]
+    shapes = [(x.shape[-2]//r, x.shape[-1]//r) for r in reductions]
     if [tuple(m.shape[-2:]) for m in maps] != shapes:
         raise ValueError(f"{name}: its feature maps are not where timm says they are: {other}")
 
@@ -122,7 +124,8 @@ def _pretrained(name, in_chans):
     except Exception as e: _no_weights(name, e)
 
 def encoder(
-    name:str='tf_efficientnet_lite0', # A timm model with `features_only`: convolutional, or a hierarchical transformer
+    # A timm model with `features_only`: convolutional, or a hierarchical transformer
+    name:str='tf_efficientnet_lite0',
     in_chans:int=3, # Channels of the image
     pretrained:bool=True, # ImageNet weights, from a Python package or from timm's hub
 )->nn.Module: # Called with an image gives a list of feature maps; `feature_info` has channels and reductions

@@ -17,7 +17,7 @@ from fastai.callback.core import Callback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastai.torch_core import TensorMask, default_device, params
-from .core import autocast, fast_bf16, is_fitting, lacks_memory, progress
+from .core import VOID, autocast, fast_bf16, is_fitting, lacks_memory, progress
 from .dataset import Codes, pixel_counts
 from .dataloader import SegDataLoaders
 from .draw import plot_results, shown
@@ -153,12 +153,16 @@ class EncodeMask(Transform):
     "Masks of fastai's loaders, with the numbers of the files, as class indices; void becomes 255"
     order = 100                                             # after everything that moves pixels
     def __init__(self, codes):
-        self.codes, self.lut = codes, torch.from_numpy(codes.lut.astype(np.int64))
+        self.codes, self.lut, self.checked = codes, torch.from_numpy(codes.lut.astype(np.int64)), False
     def encodes(self, o:TensorMask):
-        if o.max() >= len(self.lut) or (out := self.lut.to(o.device)[o.long()]).eq(254).any(): raise ValueError(
-            f"the masks hold {sorted(set(o.unique().tolist()) - set(self.codes.values))}, which are not among "
-            f"the {len(self.codes.codes)} codes")
-        return TensorMask(out)
+        if not self.checked: self._check(o)
+        return TensorMask(self.lut.to(o.device)[o.long()])
+    def _check(self, o):
+        "The first batch only: a GPU would have to be waited for"
+        strange = set(o.unique().tolist()) - set(self.codes.values) - {VOID}
+        if strange: raise ValueError(f"the masks hold {sorted(strange)[:8]}, which are not among the "
+                                     f"{len(self.codes.codes)} codes")
+        self.checked = True
 
 def adopt(
     dls, # fastai's `DataLoaders` of images and masks; changed in place

@@ -61,11 +61,14 @@ def data_path(
 
 # %% ../nbs/library/recipe.ipynb #9ca4f4a1
 def as_colors(
-    text, # JSON, or a file of it: `[[r,g,b], …]` in the order of the codes, or `{"name": [r,g,b] or "#rrggbb"}`
+    # JSON, or a file of it: `[[r,g,b], …]` in the order of the codes, or `{"name": [r,g,b] or "#rrggbb"}`
+    text,
 )->tuple: # List of `(r,g,b)`, and the names or None
     "Colours of classes from text. Raises `ValueError` when it is something else."
     if text is None: return None, None
-    if Path(text).is_file(): text = Path(text).read_text(encoding='utf-8')
+    # (a long JSON text is no name of a file, and asking for one would be an error)
+    if not str(text).lstrip().startswith(('[','{')) and Path(text).is_file():
+        text = Path(text).read_text(encoding='utf-8')
     as_hex = lambda c: tuple(int(c[k:k+2], 16) for k in (1,3,5)) if isinstance(c, str) else tuple(c)
     try:
         found = json.loads(text)

@@ -162,6 +162,8 @@ def test_colours_from_json(tmp_path):
     assert as_colors('{"a": "#ff0001", "b": [1,2,3]}') == ([(255, 0, 1), (1, 2, 3)], ["a", "b"])
     (tmp_path / "c.json").write_text('{"classes": [{"title": "a", "color": "#000001"}]}')
     assert as_colors(str(tmp_path / "c.json")) == ([(0, 0, 1)], ["a"])
+    many = {f"class {k}": [k, k, k] for k in range(200)}            # too long for the name of a file
+    assert len(as_colors(json.dumps(many))[0]) == 200
     for bad in ('red', '[[0,0]]', '{"a": 3}', '[[0,0,300]]'):
         with pytest.raises(ValueError, match="is not a list of"): as_colors(bad)
 
