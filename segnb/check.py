@@ -8,14 +8,15 @@ __all__ = ['kinds', 'Finding', 'clips_on_both_sides', 'check_names', 'in_between
 
 # %% ../nbs/library/check.ipynb #42004206
 import hashlib, html, os, re, unicodedata, warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
 from .core import progress, read_image
-from .dataset import Codes, SegDataset, fit_values, guess_codes, read_mask, void_names
+from .dataset import (Codes, SegDataset, color_table, count_colors, fit_values, guess_codes, read_mask,
+                           void_names)
 from .pairs import FoundPairs, scan_suffixes, stem_of
 
 # %% ../nbs/library/check.ipynb #6abe5fc1
@@ -29,18 +30,18 @@ _stop = {
     'interpolated mask': ('along boundaries, mixtures of two numbers are taken for other classes',
                           'make the mask again as PNG; resize masks by the nearest pixel only'),
     'JPEG mask': ('JPEG changes numbers near boundaries', 'make the mask again as PNG'),
-    'mask in colours': ('colours are not class indices', 'pass colors=, the colour of each code'),
+    'mask in colours': ('colours are not class indices', 'give the colour of each code (colors=, --colors)'),
     'palettes differ': ('the same number is another class in another file',
-                        'pass colors=, the colour of each code; or save all masks with one palette'),
+                        'give the colour of each code (colors=, --colors); or save all masks with one palette'),
     'no codes': ('nothing says what the numbers stand for',
                  'write a codes.txt: a name on each line, in the order of the numbers'),
     'class never trained': ('the class cannot be learned', 'add images that hold it, or take it out of the '
-                                                           'codes; if its number is taken for void, pass '
-                                                           'values='),
+                                                           'codes; if its number is taken for void, give '
+                                                           'values= (--values)'),
     'listed, not there': ('the list of validation images names images that cannot be used',
                           'take them out of valid.txt, or add what is missing'),
     'one side is empty': ('nothing to train on, or nothing to validate with', 'fix valid.txt')}
-_split_by_clip = 'split by clip with ClipSplitter'
+_split_by_clip = 'keep each clip on one side: --valid with a folder or a list; ClipSplitter'
 _warn = {
     'only void': ('nothing can be learned from the pair', 'move the pair away, or label it'),
     'class never validated': ('its score is NaN or 0, whatever the network can do', 'choose another split'),
@@ -66,13 +67,15 @@ _warn = {
 _note = {
     'same image twice': ('it counts twice', 'remove one of the two, unless that is meant'),
     'two codes, 0 and 255': ('255 is taken for the second class, not for void',
-                             'pass void=255 if it is void'),
+                             'say so if it is void (void=255, --void 255)'),
     'one class only': ('there is no boundary in it to learn from', 'nothing, if that is how it is'),
     'alpha': ('the alpha channel is dropped', 'nothing, unless transparency means something'),
     'CMYK': ('converted to RGB, colours may shift a little', 'nothing'),
     '16 bits': ('scaled to 8 bits', 'nothing, unless the range is small'),
     'very large': ('images above 40 megapixels', 'cut them into tiles, or pass size=')}
 kinds = {k: (level, *v) for level,d in dict(stop=_stop, warn=_warn, note=_note).items() for k,v in d.items()}
+
+def _common(files): return os.path.commonpath([os.path.dirname(f) for f in files])
 
 class Finding:
     "Something found in a data set"
@@ -85,8 +88,10 @@ class Finding:
         self.level, self.effect, self.remedy = kinds[kind]
     @property
     def names(self):
-        "The names of the first files"
-        return ', '.join(Path(f).name for f in self.files[:3]) + (' …' if len(self.files) > 3 else '')
+        "The names of the first files, with folders where the names alone are not enough"
+        names = [Path(f).name for f in self.files]
+        if len(set(names)) < len(names): names = [os.path.relpath(f, _common(self.files)) for f in self.files]
+        return ', '.join(names[:3]) + (' …' if len(names) > 3 else '')
     def __repr__(self):
         detail = f', {self.detail}' if self.detail else ''
         files = f' ({len(self.files)}: {self.names})' if self.files else ''
@@ -202,7 +207,8 @@ def _mask_facts(fn, colors):
         values, counts = np.unique(a, return_counts=True)
         return dict(f, counts=dict(zip(values.tolist(), counts.tolist())), interpolated=in_between(a) > .2)
     except Exception as e:
-        if f and 'colour' in str(e): return dict(f, colours=str(e).split(': ', 1)[-1])
+        if f and 'colour' in str(e):
+            with Image.open(fn) as im: return dict(f, colours=count_colors(np.asarray(im.convert('RGB'))))
         return dict(error=str(e) or type(e).__name__)
 
 # %% ../nbs/library/check.ipynb #1ba99902
@@ -235,7 +241,18 @@ def pair_facts(
     return _image_facts(img), _mask_facts(mask, colors)
 
 # %% ../nbs/library/check.ipynb #887246af
-def _about_pairs(pairs, facts):
+def _colors_in_words(facts, colors, n=12):
+    "The colours in masks that could not be read, with their share; which of them the table lacks"
+    total = Counter()
+    for _,y in facts: total.update(y.get('colours', {}))
+    known = set() if colors is None else {(k>>16, k>>8&255, k&255) for k in color_table(colors)}
+    new = [(c, v) for c,v in total.most_common() if c not in known]
+    words = ', '.join(f'{c} {v/total.total():.1%}' for c,v in new[:n]) + (' …' if len(new) > n else '')
+    absent = sorted(known - set(total))
+    says = f"{len(new)} colours {'that are not in the table' if known else 'of unknown meaning'}: {words}"
+    return says + (f"; of the table, not in these masks: {', '.join(map(str, absent[:n]))}" if absent else '')
+
+def _about_pairs(pairs, facts, colors):
     "Findings about single pairs"
     files, details = defaultdict(list), {}
     def note(kind, file, detail=''):
@@ -245,11 +262,12 @@ def _about_pairs(pairs, facts):
         for n in x['notes']: note(n, img)
         if 'error' in x: note('unreadable image', img, x['error'])
         if 'error' in y: note('unreadable mask', mask, y['error'])
-        if 'colours' in y: note('mask in colours', mask, y['colours'])
+        if 'colours' in y: note('mask in colours', mask)
         if y.get('jpeg'): note('JPEG mask', mask)
         if y.get('interpolated'): note('interpolated mask', mask)
         a, b = ('x'.join(map(str, f.get('size', ()))) for f in (x, y))
         if 'error' not in x and 'error' not in y and a != b: note('sizes differ', img, f'{a} and mask {b}')
+    if 'mask in colours' in files: details['mask in colours'] = _colors_in_words(facts, colors)
     top = max((x.get('top', 0) for x,_ in facts), default=0)
     if 0 < top < 2**14:
         details['few of 16 bits'] = f'the highest value is {top}: range=(0, {2**int(top).bit_length()-1})'
@@ -358,7 +376,7 @@ class Report:
         "Whether training may start"
         return all(f.level != 'stop' for f in self.findings)
     @property
-    def _counts(self): return f"{self.n} pairs, {len(self.findings) or 'no'} findings"
+    def _counts(self): return f"{self.n} pairs, {len(self.findings) or 'no'} finding{'s'*(len(self.findings) != 1)}"
     @property
     def _verdict(self): return 'training may start' if self.ok else 'training should not start'
     def files(self, kind):
@@ -419,7 +437,7 @@ def check_data(
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)         # there is a finding for that
         read = ex.map(lambda p: pair_facts(*p, colors), pairs)
         facts = list(progress(read, len(pairs), least=200))
-    findings = findings + _about_pairs(pairs, facts) + same_images(pairs, facts, sides)
+    findings = findings + _about_pairs(pairs, facts, colors) + same_images(pairs, facts, sides)
     # nothing can be said about numbers that could not be read
     if not any('counts' in y for _,y in facts): return Report(len(pairs), findings)
     try:

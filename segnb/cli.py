@@ -99,7 +99,7 @@ def predict(
     model:str, # A file that train, save_model or export wrote; several, with commas between, for an ensemble
     images:Names, # Images or folders
     out:str='predictions', # Folder for the results
-    overlays:bool=True, # Also save images with their class colours over them
+    overlays:bool=True, # Beside class maps, images with class colours over them (--no-overlays: none)
     overwrite:bool=False, # Replace results
     # Average over mirrored or turned views
     tta:Annotated[str, dict(choices=['none','flip','dihedral'])]='none',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image', 'check_resize', 'resized_image',
-           'resized_mask', 'atomic_file', 'save_tensors', 'progress', 'lacks_memory', 'fast_bf16', 'autocast',
-           'computed', 'last_row', 'epoch_line', 'machine', 'is_fitting', 'is_half', 'peak_memory']
+           'resized_mask', 'atomic_file', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'fast_bf16',
+           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'is_fitting', 'is_half', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #57905f0d
 import ctypes, gc, math, os, platform, sys, threading
@@ -161,6 +161,20 @@ def save_tensors(
     except SafetensorError as e:                            # a full disk, for one
         raise OSError(f"{fn}: could not be written ({e})") from e
     return Path(fn)
+
+@contextmanager
+def one_at_a_time(
+    fn, # Path of what is made; the lock is a file beside it
+):
+    "Of several processes one at a time is inside, where the system has locks; the others wait"
+    try: import fcntl
+    except ImportError:
+        yield
+        return
+    with open(f'{fn}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
 
 # %% ../nbs/library/core.ipynb #260b30dd
 def progress(

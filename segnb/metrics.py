@@ -165,7 +165,7 @@ class SegScore(Metric):
         kind, _, cls = score.partition(':')
         if score in _scores or kind in _class_scores and cls in (cm.classes or []): return
         raise ValueError(f"no score {score!r}: choose from {', '.join(_scores)}, or acc:, precision:, iou: "
-                         f"or dice: with one of {cm.classes}")
+                         f"or dice: with one of {cm.classes or 'the classes (pass classes=)'}")
     def reset(self): self.cm.reset()
     def accumulate(self, learn):
         # another score has counted this batch

@@ -44,9 +44,11 @@ def _first(path, names): return next((path/n for n in names if (path/n).is_dir()
 def _masks_in(path):
     "The folder of masks. Raises `ValueError` where several could be it: a field of view is a mask, too."
     found = [path/n for n in mask_folders if (path/n).is_dir()]
-    if len(found) > 1: raise ValueError(
-        f"{path}: the masks may be in {' or in '.join(p.name+'/' for p in found)}. Say where they are by "
-        f"patterns, e.g. --images 'images/*.png' --masks '{found[-1].name}/*.png'.")
+    if len(found) > 1:
+        some = ' or in '.join(f"{p.name}/ ({next((f.name for f in _files(p)), 'empty')})" for p in found)
+        raise ValueError(f"{path}: the masks may be in {some}. Say where they are by patterns, as --images "
+                         "'images/*_a.tif' --masks 'labels/*_b.png', where the second * is what the first "
+                         "matched. A field of view goes with --roi.")
     return found[0] if found else None
 
 def _sides(images, masks):
@@ -132,9 +134,14 @@ class FoundPairs:
 
     def _by_pattern(self, images, masks):
         self.parts = [('all', images, masks)]
-        for image,mask in by_patterns(self.path, images, masks):
+        places = by_patterns(self.path, images, masks)
+        for image,mask in places:
             if mask.is_file(): self._add(image, mask, 'all')
             else: self.lone.append(image)
+        if not self.masks:
+            image, mask = (p.relative_to(self.path) for p in places[0])
+            raise ValueError(f"{self.path}: none of {len(places)} images has a mask. That of {image} would be "
+                             f"{mask}: a * in --masks stands for what the * of --images matched.")
         used = set(self.masks)
         stars = re.sub(r'\{stem\}', '*', masks)
         self.orphans = sorted(p for p in self.path.glob(stars) if p.is_file() and p not in used)
@@ -244,6 +251,7 @@ def _find_rois(self:FoundPairs, images):
     if images: paths = {i: r for i,r in by_patterns(self.path, images, self.roi_pattern)}
     else: paths = {i: self.path/filled(self.roi_pattern, [], stem_of(i)) for i in self.images}
     lost = [paths[i] for i in self.images if not paths[i].is_file()]
-    if lost: raise FileNotFoundError(f"{lost[0]}: no region of interest there ({len(lost)} of {len(self)} "
-                                     "are missing)")
+    if lost: raise FileNotFoundError(
+        f"{lost[0]}: no region of interest there ({len(lost)} of {len(self)} are missing). A * in --roi stands "
+        "for what the * of --images matched; {stem} is the image's name.")
     return L(paths[i] for i in self.images)

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['ENCODER', 'data_path', 'as_colors', 'open_data', 'understood', 'auto_size', 'train_loaders', 'ValidateEvery',
-           'EpochLines', 'train_recipe', 'last_scores', 'print_scores', 'free_place', 'train', 'demo']
+           'EpochLines', 'train_recipe', 'last_scores', 'print_scores', 'course_learner', 'free_place', 'train', 'demo']
 
 # %% ../nbs/library/recipe.ipynb #9d9424c5
-import json, math, os, shutil, sys, tarfile, time, warnings
+import hashlib, json, math, os, shutil, sys, tarfile, time, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import torch, segnb
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
-from .core import epoch_line
+from safetensors.torch import load_file
+from .core import epoch_line, one_at_a_time, save_tensors
 from .check import check_names
 from .checkpoint import Checkpoint
 from .dataset import Codes, as_dataset, codes_for, void_names
@@ -23,9 +25,10 @@ from .dataloader import SegDataLoaders
 from .draw import plot_batch, plot_results
 from .encoders import check_encoder
 from .learner import seg_learner
+from .loss import SegLoss, class_weights
 from .model_file import load_model
 from .one_cycle import epochs_for
-from .streets import streets
+from .streets import streets, streets_home
 
 # %% ../nbs/library/recipe.ipynb #49cc5613
 _sets = {'camvid': 'CAMVID', 'camvid_tiny': 'CAMVID_TINY'}
@@ -109,7 +112,8 @@ def understood(
     with warnings.catch_warnings():                         # they come when the set is opened
         warnings.simplefilter('ignore')
         try: codes = _in_words(codes_for(found, found.masks, *given), about['colors'])
-        except (ValueError, OSError) as e: codes = str(e)
+        # the check that follows says more
+        except (ValueError, OSError) as e: codes = f"not understood ({str(e).split(': ', 1)[-1].split(':')[0]})"
     n, roi = found.sides.count('val'), f'; outside {found.roi_pattern} void' if found.rois else ''
     valid = f'{n} images' if n else 'a random fifth, as nothing says which'
     return (f"images      {len(found)} in {places(1)}\n"
@@ -212,6 +216,36 @@ def print_scores(
     print(table.to_string(float_format=lambda v: f'{v:.3f}'))
     accuracy, iou = table.loc['all', ['accuracy','IoU']]
     print(f"pixel accuracy {accuracy:.3f}  mean IoU {iou:.3f}  seconds {seconds:.0f}", flush=True)
+
+# %% ../nbs/library/recipe.ipynb #f6a98d79
+_trains = 'augment core dataloader dataset encoders fuse learner loss one_cycle streets unet'.split()
+
+def _code_hash():
+    "Of the modules that decide what a training run comes to"
+    code = b''.join((Path(segnb.__file__).parent/f'{m}.py').read_bytes() for m in _trains)
+    return hashlib.blake2b(code+torch.__version__.encode(), digest_size=8).hexdigest()
+
+def course_learner(
+    seed:int=1, # For weights, order and crops
+    epochs:int=4, # Epochs
+    lr:float=2e-2, # Peak learning rate
+    **loss # To `SegLoss`, beside the class weights
+):  # `SegLearner` on street scenes of 96x128, on the CPU
+    "A trained network for the chapters: trained once, then read from the cache folder"
+    dls = SegDataLoaders.from_path(streets(), size=(96,128), crop=(64,96), bs=8, device='cpu')
+    torch.manual_seed(seed)
+    dls.train.rng.seed(seed)
+    weight = class_weights(dls.train_ds.counts)
+    learn = seg_learner(dls, loss_func=SegLoss(weight=weight, **loss))
+    about = json.dumps([seed, epochs, lr, loss, _code_hash(), learn.half])
+    file = streets_home()/'networks'/f'{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.safetensors'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(file):
+        if file.exists(): learn.model.load_state_dict(load_file(file))
+        else:
+            with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+            save_tensors(learn.model.state_dict(), {'about': about}, file)
+    return learn
 
 # %% ../nbs/library/recipe.ipynb #786318b6
 def _check_numbers(**numbers):
