@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPEC := settings.ini setup.py pyproject.toml
 
-.PHONY: demo test docs readme save clean
+.PHONY: demo test docs readme image save clean
 
 demo: .venv/installed
 	$(BIN)/segnb demo
@@ -24,6 +24,10 @@ save: .venv/installed-dev
 
 readme: .venv/installed-dev
 	$(BIN)/python tools/readme.py
+
+# the picture in README is what `make demo` leaves
+image: demo
+	$(BIN)/python -c "from PIL import Image; Image.open('demo/results.png').convert('RGB').save('nbs/images/demo_results.jpg', quality=88)"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
