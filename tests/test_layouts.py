@@ -182,3 +182,27 @@ def test_values_and_void(tmp_path):
     args = "--codes", "a", "b", "--values", 10, 20, "--void", 99
     run = segnb("check", tmp_path, *args)
     assert run.returncode == 0 and "10 a, 20 b; void 99, 255" in run.stdout, run.stdout
+
+
+def test_patterns_that_find_no_pair_say_where_they_looked(tmp_path):
+    retina(tmp_path)
+    run = segnb("check", tmp_path, "--images", "images/*.tif", "--masks", "1st_manual/*.gif")
+    assert run.returncode == 2 and "none of 8 images has a mask" in run.stderr and "1st_manual/21_training.gif" in run.stderr
+
+
+def test_spaced_numbers_are_as_many_classes(tmp_path):
+    for i in range(4):
+        image, mask = scene()
+        save(image, tmp_path / f"images/{i}.png")
+        save(np.array([10, 20, 30], dtype=np.uint8)[mask], tmp_path / f"masks/{i}.png")
+    ds, _ = find_pairs(tmp_path)
+    assert ds.classes == ["class 10", "class 20", "class 30"] and set(ds[0][1].unique().tolist()) <= {0, 1, 2}
+    assert segnb("check", tmp_path).returncode == 0
+
+
+def test_check_says_which_colours_the_table_lacks(tmp_path):
+    aerial(tmp_path)
+    table = json.dumps({"building": COLORS["building"], "land": COLORS["land"], "pool": [1, 2, 3]})
+    run = segnb("check", tmp_path, "--images", "Tile */images/*.jpg", "--masks", "Tile */masks/{stem}.png", "--colors", table)
+    assert run.returncode == 1 and "(110, 193, 228)" in run.stdout and "of the table, not in these masks: (1, 2, 3)" in run.stdout
+    assert "Tile 1/masks/image_part_001.png" in run.stdout
