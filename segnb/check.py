@@ -459,4 +459,4 @@ def _find_codes(src, codes, void, values, pairs, facts):
     if codes is not None:
         return fit_values(Codes(codes, void=void), set().union(*(y['counts'] for y in known)))
     sound = [y['counts'] for y in known if not y.get('interpolated') and not y.get('jpeg')]
-    return guess_codes(set().union(*sound, {0}), [m for _,m in pairs])
+    return guess_codes(set().union(*sound) or {0}, [m for _,m in pairs])

@@ -110,7 +110,7 @@ def test_what_is_outside_the_region_of_interest_is_void(tmp_path):
 
 def test_a_field_of_view_is_not_taken_for_the_labels(tmp_path):
     retina(tmp_path)
-    with pytest.raises(ValueError, match="may be in mask/ or in 1st_manual/.*--masks"): find_pairs(tmp_path)
+    with pytest.raises(ValueError, match=r"may be in mask/ \(21_training_mask.gif\) or in 1st_manual/.*--masks.*--roi"): find_pairs(tmp_path)
 
 
 def test_all_labels_of_cityscapes(tmp_path):
