@@ -32,7 +32,7 @@ _stop = {
     'JPEG mask': ('JPEG changes numbers near boundaries', 'make the mask again as PNG'),
     'mask in colours': ('colours are not class indices', 'give the colour of each code (colors=, --colors)'),
     'palettes differ': ('the same number is another class in another file',
-                        'give the colour of each code (colors=, --colors); or save all masks with one palette'),
+                        'give the colour of each code (colors=, --colors); or save all with one palette'),
     'no codes': ('nothing says what the numbers stand for',
                  'write a codes.txt: a name on each line, in the order of the numbers'),
     'class never trained': ('the class cannot be learned', 'add images that hold it, or take it out of the '
@@ -376,7 +376,9 @@ class Report:
         "Whether training may start"
         return all(f.level != 'stop' for f in self.findings)
     @property
-    def _counts(self): return f"{self.n} pairs, {len(self.findings) or 'no'} finding{'s'*(len(self.findings) != 1)}"
+    def _counts(self):
+        n = len(self.findings)
+        return f"{self.n} pairs, {n or 'no'} finding{'' if n == 1 else 's'}"
     @property
     def _verdict(self): return 'training may start' if self.ok else 'training should not start'
     def files(self, kind):

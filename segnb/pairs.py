@@ -140,8 +140,8 @@ class FoundPairs:
             else: self.lone.append(image)
         if not self.masks:
             image, mask = (p.relative_to(self.path) for p in places[0])
-            raise ValueError(f"{self.path}: none of {len(places)} images has a mask. That of {image} would be "
-                             f"{mask}: a * in --masks stands for what the * of --images matched.")
+            raise ValueError(f"{self.path}: none of {len(places)} images has a mask. That of {image} would "
+                             f"be {mask}: a * in --masks stands for what the * of --images matched.")
         used = set(self.masks)
         stars = re.sub(r'\{stem\}', '*', masks)
         self.orphans = sorted(p for p in self.path.glob(stars) if p.is_file() and p not in used)
@@ -252,6 +252,6 @@ def _find_rois(self:FoundPairs, images):
     else: paths = {i: self.path/filled(self.roi_pattern, [], stem_of(i)) for i in self.images}
     lost = [paths[i] for i in self.images if not paths[i].is_file()]
     if lost: raise FileNotFoundError(
-        f"{lost[0]}: no region of interest there ({len(lost)} of {len(self)} are missing). A * in --roi stands "
-        "for what the * of --images matched; {stem} is the image's name.")
+        f"{lost[0]}: no region of interest there ({len(lost)} of {len(self)} are missing). A * in --roi "
+        "stands for what the * of --images matched; {stem} is the image's name.")
     return L(paths[i] for i in self.images)

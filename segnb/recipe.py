@@ -113,7 +113,8 @@ def understood(
         warnings.simplefilter('ignore')
         try: codes = _in_words(codes_for(found, found.masks, *given), about['colors'])
         # the check that follows says more
-        except (ValueError, OSError) as e: codes = f"not understood ({str(e).split(': ', 1)[-1].split(':')[0]})"
+        except (ValueError, OSError) as e:
+            codes = f"not understood ({str(e).split(': ', 1)[-1].split(':')[0]})"
     n, roi = found.sides.count('val'), f'; outside {found.roi_pattern} void' if found.rois else ''
     valid = f'{n} images' if n else 'a random fifth, as nothing says which'
     return (f"images      {len(found)} in {places(1)}\n"
@@ -238,7 +239,8 @@ def course_learner(
     weight = class_weights(dls.train_ds.counts)
     learn = seg_learner(dls, loss_func=SegLoss(weight=weight, **loss))
     about = json.dumps([seed, epochs, lr, loss, _code_hash(), learn.half])
-    file = streets_home()/'networks'/f'{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.safetensors'
+    name = hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
+    file = streets_home()/'networks'/f'{name}.safetensors'
     file.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(file):
         if file.exists(): learn.model.load_state_dict(load_file(file))
