@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from .core import progress, read_image
-from .dataset import (Codes, SegDataset, color_table, count_colors, fit_values, guess_codes, read_mask,
-                           void_names)
+from .dataset import Codes, ColorsError, SegDataset, codes_for, color_table, read_mask, void_names
 from .pairs import FoundPairs, scan_suffixes, stem_of
 
 # %% ../nbs/library/check.ipynb #6abe5fc1
@@ -206,10 +205,8 @@ def _mask_facts(fn, colors):
             a, f['palette'] = read_mask(im, colors)
         values, counts = np.unique(a, return_counts=True)
         return dict(f, counts=dict(zip(values.tolist(), counts.tolist())), interpolated=in_between(a) > .2)
-    except Exception as e:
-        if f and 'colour' in str(e):
-            with Image.open(fn) as im: return dict(f, colours=count_colors(np.asarray(im.convert('RGB'))))
-        return dict(error=str(e) or type(e).__name__)
+    except ColorsError as e: return dict(f, colours=e.colors)
+    except Exception as e: return dict(error=str(e) or type(e).__name__)
 
 # %% ../nbs/library/check.ipynb #1ba99902
 def _scan_facts(img, mask):
@@ -415,10 +412,9 @@ def _pairs_of(src):
     if isinstance(src, SegDataset):
         pairs = list(zip(src.images, src.masks))
         return pairs, ['all']*len(pairs), [], src
-    found = src if isinstance(src, FoundPairs) else FoundPairs(src)
-    if not found.images and not found.lone:
-        raise FileNotFoundError(f"{found.path}: no image with a mask of the same name")
-    return list(zip(found.images, found.masks)), found.sides, check_names(found), None
+    if not src.images and not src.lone:
+        raise FileNotFoundError(f"{src.path}: no image with a mask of the same name")
+    return list(zip(src.images, src.masks)), src.sides, check_names(src), None
 
 def check_data(
     src, # A folder that `find_pairs` knows, `FoundPairs`, a `SegDataset`, or `SegDataLoaders`
@@ -431,7 +427,7 @@ def check_data(
 )->Report:
     """Read every pair of a data set and report what is wrong with it.
     Raises `FileNotFoundError` where there are no pairs."""
-    if kwargs: src = FoundPairs(src, **kwargs)
+    if kwargs or isinstance(src, (str, Path)): src = FoundPairs(src, **kwargs)
     pairs, sides, findings, ds = _pairs_of(src)
     if ds is not None: codes, colors = codes or ds.codes, colors or ds.colors
     if not read: return Report(len(pairs), findings)
@@ -445,20 +441,15 @@ def check_data(
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter('always')
-            codes = _find_codes(src, codes, void, values, pairs, facts)
+            codes = _find_codes(src, codes, void, values, facts)
         if told: findings.append(Finding('two codes, 0 and 255', [], f'255 is {codes.classes[1]}'))
     except ValueError as e: return Report(len(pairs), findings + [Finding('no codes', [], str(e))])
     return Report(len(pairs), findings + _about_masks(pairs, facts, codes)
                   + _about_classes(facts, sides, codes))
 
-def _find_codes(src, codes, void, values, pairs, facts):
+def _find_codes(src, codes, void, values, facts):
     "The codes that were given, those of the folder, or a guess from the numbers that occur"
     if isinstance(codes, Codes): return codes
-    path = getattr(src, 'path', src)
-    if codes is None and (Path(path)/'codes.txt').exists(): codes = Path(path)/'codes.txt'
-    known = [y for _,y in facts if 'counts' in y]
-    if values is not None: return Codes(codes, void, values)
-    if codes is not None:
-        return fit_values(Codes(codes, void=void), set().union(*(y['counts'] for y in known)))
-    sound = [y['counts'] for y in known if not y.get('interpolated') and not y.get('jpeg')]
-    return guess_codes(set().union(*sound) or {0}, [m for _,m in pairs])
+    sound = [y['counts'] for _,y in facts
+             if 'counts' in y and not y.get('interpolated') and not y.get('jpeg')]
+    return codes_for(src, codes, None, void, values, numbers=set().union(*sound) or {0})

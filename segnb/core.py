@@ -91,14 +91,6 @@ def check_resize(how):
     if how in ('squish', 'crop', 'pad'): return how
     raise ValueError(f"resize={how!r}: choose 'squish', 'crop' or 'pad'")
 
-def _box(old, size, how):
-    "The part `(left,top,right,bottom)` of an image that fills `size`; with 'pad' it reaches beyond the image"
-    (h, w), (new_h, new_w) = old, size
-    if how == 'squish': return (0, 0, w, h)
-    f = (min if how == 'crop' else max)(h/new_h, w/new_w)      # pixels of the image for one of the result
-    left, top = (w-new_w*f)/2, (h-new_h*f)/2
-    return (left, top, left+new_w*f, top+new_h*f)
-
 def resized_image(
     im:Image.Image, # RGB
     size, # `(height,width)`, or None: as it is
@@ -116,14 +108,18 @@ def resized_mask(
     if size is None: return m
     return np.asarray(_resized(Image.fromarray(m), size, how, Image.NEAREST, VOID))
 
-def _resized(im, size, how, filter, fill, **kwargs):
+def _resized(im, size, how, resample, fill, **kwargs):
     if size is None or im.size == tuple(size[::-1]): return im
-    box = _box(im.size[::-1], size, how)
-    if how != 'pad': return im.resize(size[::-1], filter, box=box, **kwargs)
-    f = im.width/max(box[2]-box[0], 1e-9)
-    inner = (max(1, round(size[1]*min(1, f))), max(1, round(size[0]*min(1, im.height/(box[3]-box[1])))))
-    out = Image.new(im.mode, size[::-1], fill if im.mode == 'L' else 0)
-    out.paste(im.resize(inner, filter, **kwargs), ((size[1]-inner[0])//2, (size[0]-inner[1])//2))
+    (h, w), (new_h, new_w) = im.size[::-1], size
+    if how == 'crop':
+        f = min(h/new_h, w/new_w)                           # pixels of the image for one of the result
+        left, top = (w-new_w*f)/2, (h-new_h*f)/2
+        kwargs['box'] = (left, top, left+new_w*f, top+new_h*f)
+    if how != 'pad': return im.resize((new_w, new_h), resample, **kwargs)
+    f = min(new_h/h, new_w/w)
+    inner = max(1, round(w*f)), max(1, round(h*f))
+    out = Image.new(im.mode, (new_w, new_h), fill)
+    out.paste(im.resize(inner, resample, **kwargs), ((new_w-inner[0])//2, (new_h-inner[1])//2))
     return out
 
 # %% ../nbs/library/core.ipynb #4b5920e6

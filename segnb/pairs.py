@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['scan_suffixes', 'image_folders', 'mask_folders', 'side_folders', 'stem_of', 'layout', 'filled', 'by_patterns',
-           'FoundPairs']
+           'FoundPairs', 'two_sides']
 
 # %% ../nbs/library/pairs.ipynb #0d423036
 import re
@@ -191,8 +191,9 @@ def _choose_sides(self:FoundPairs, valid):
     if valid is not None:
         share = _share(valid)
         if share is not None: self._by_share(share)
-        elif self._place(valid).is_dir(): self._by_folder(self._place(valid))
-        else: self._by_list(self._place(valid))
+        else:
+            place = self._place(valid)
+            (self._by_folder if place.is_dir() else self._by_list)(place)
     elif 'val' not in self.sides: self.sides = ['all']*len(self.sides)
 
 def _share(valid):
@@ -235,14 +236,17 @@ def splitter(self:FoundPairs):
     if self.missing: raise ValueError(f"{self.listed} names {len(self.missing)} validation images that are "
                                       f"not there: {', '.join(self.missing[:3])} …")
     held = {i for i,s in zip(self.images, self.sides) if s == 'val'}
-    def _inner(files):
-        valid = [i for i,f in enumerate(files) if f in held]
-        train = [i for i,f in enumerate(files) if f not in held]
-        if not train or not valid:
-            raise ValueError(f"the split leaves {len(train)} training and {len(valid)} validation images; "
-                             "neither may be empty")
-        return L(train), L(valid)
-    return _inner
+    return lambda files: two_sides(files, [i for i,f in enumerate(files) if f in held])
+
+def two_sides(
+    files, # All images
+    valid, # Indices of those for validation
+)->tuple: # `(L, L)`: indices for training and for validation, sorted
+    "Indices of both sides. Raises `ValueError` when one is empty."
+    train = sorted(set(range(len(files))) - set(valid))
+    if not train or not valid: raise ValueError(f"the split leaves {len(train)} training and {len(valid)} "
+                                                "validation images; neither may be empty")
+    return L(train), L(sorted(valid))
 
 # %% ../nbs/library/pairs.ipynb #7b541df1
 @patch

@@ -105,16 +105,14 @@ def understood(
     found:FoundPairs,
     about:dict, # From `open_data`
 )->str:
-    "What was understood of a folder, in three lines"
+    "What was understood of a folder, in three lines; the `Codes` that were found replace those in `about`"
     root = lambda p: Path(p).relative_to(found.path).as_posix() if Path(p).is_absolute() else str(p)
     places = lambda k: ', '.join(dict.fromkeys(root(p[k]) for p in found.parts))
-    given = [about[k] for k in ('codes','colors','void','values')]
-    with warnings.catch_warnings():                         # they come when the set is opened
-        warnings.simplefilter('ignore')
-        try: codes = _in_words(codes_for(found, found.masks, *given), about['colors'])
-        # the check that follows says more
-        except (ValueError, OSError) as e:
-            codes = f"not understood ({str(e).split(': ', 1)[-1].split(':')[0]})"
+    try:
+        about['codes'] = codes_for(found, **about)
+        codes = _in_words(about['codes'], about['colors'])
+    # the check that follows says more
+    except (ValueError, OSError) as e: codes = f"not understood ({str(e).split(': ', 1)[-1].split(':')[0]})"
     n, roi = found.sides.count('val'), f'; outside {found.roi_pattern} void' if found.rois else ''
     valid = f'{n} images' if n else 'a random fifth, as nothing says which'
     return (f"images      {len(found)} in {places(1)}\n"

@@ -75,11 +75,8 @@ class Wrapper(nn.Module):
     def __init__(self, *models):
         super().__init__()
         self.members = nn.ModuleList(as_probs(m) for m in models)
-    def _first(self, name):
-        known = (getattr(m, name, None) for m in self.members)
-        return next((v for v in known if v is not None), None)
     @property
-    def codes(self): return self._first('codes')
+    def codes(self): return next((m.codes for m in self.members if getattr(m, 'codes', None)), None)
     @property
     def facts(self): return next((m.facts for m in self.members if getattr(m, 'facts', None)), {})
     def seg_model(self)->SegModel:

@@ -174,11 +174,16 @@ def test_a_mask_in_colours_names_them(tmp_path):
     assert run.returncode == 1 and "(60, 16, 152)" in run.stdout and "mask in colours" in run.stdout
 
 
-def test_values_and_void(tmp_path):
+def numbered(folder, numbers):
+    """Four pairs whose masks hold these numbers"""
     for i in range(4):
         image, mask = scene()
-        save(image, tmp_path / f"images/{i}.png")
-        save(np.array([10, 20, 99], dtype=np.uint8)[mask], tmp_path / f"masks/{i}.png")
+        save(image, folder / f"images/{i}.png")
+        save(np.array(numbers, dtype=np.uint8)[mask], folder / f"masks/{i}.png")
+
+
+def test_values_and_void(tmp_path):
+    numbered(tmp_path, [10, 20, 99])
     args = "--codes", "a", "b", "--values", 10, 20, "--void", 99
     run = segnb("check", tmp_path, *args)
     assert run.returncode == 0 and "10 a, 20 b; void 99, 255" in run.stdout, run.stdout
@@ -191,13 +196,21 @@ def test_patterns_that_find_no_pair_say_where_they_looked(tmp_path):
 
 
 def test_spaced_numbers_are_as_many_classes(tmp_path):
-    for i in range(4):
-        image, mask = scene()
-        save(image, tmp_path / f"images/{i}.png")
-        save(np.array([10, 20, 30], dtype=np.uint8)[mask], tmp_path / f"masks/{i}.png")
+    numbered(tmp_path, [10, 20, 30])
     ds, _ = find_pairs(tmp_path)
     assert ds.classes == ["class 10", "class 20", "class 30"] and set(ds[0][1].unique().tolist()) <= {0, 1, 2}
     assert segnb("check", tmp_path).returncode == 0
+
+
+def test_a_class_that_one_mask_has_is_guessed(tmp_path):
+    """The guess looks at every mask, as training does"""
+    for i in range(40):
+        image, mask = scene()
+        save(image, tmp_path / f"images/{i:02}.png")
+        save(np.array([0, 1, 3 if i == 7 else 2], dtype=np.uint8)[mask], tmp_path / f"masks/{i:02}.png")
+    assert len(find_pairs(tmp_path)[0].classes) == 4
+    run = segnb("check", tmp_path)
+    assert "3 class 3" in run.stdout and "unknown values" not in run.stdout, run.stdout
 
 
 def test_check_says_which_colours_the_table_lacks(tmp_path):
