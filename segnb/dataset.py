@@ -491,7 +491,8 @@ def as_dataset(
 )->tuple: # `(SegDataset, splitter or None)`
     "The pairs as a data set, if every image has a mask"
     flat = [i for i,p in enumerate(found.images) if not p.name.endswith(scan_suffixes)]
-    images, masks, rois = (None if ps is None else L(ps)[flat] for ps in (found.images, found.masks, found.rois))
+    images, masks, rois = (None if ps is None else L(ps)[flat]
+                           for ps in (found.images, found.masks, found.rois))
     if found.lone:
         some = ', '.join(p.name for p in found.lone[:3])
         raise ValueError(f"{len(found.lone)} of {len(found)+len(found.lone)} images have no mask in "

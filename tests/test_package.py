@@ -109,6 +109,10 @@ def test_lines_are_at_most_110_columns():
             if line.startswith("__all__ = ["): inside = True
             assert inside or f.stem == "_modidx" or len(line) <= 110, f"{f.name}, line {k}: {len(line)} columns"
             if inside and line.rstrip().endswith("]"): inside = False
+    for f in (root / "nbs").rglob("*.ipynb"):
+        for cell in json.loads(f.read_text(encoding="utf-8"))["cells"]:
+            wide = [l for l in "".join(cell["source"]).splitlines() if cell["cell_type"] == "code" and len(l) > 110]
+            assert not wide, f"{f.name}: {wide[0]}"
 
 
 def test_the_ten_lines_of_readme_run(small_set, tmp_path, monkeypatch):
