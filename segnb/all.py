@@ -20,6 +20,7 @@ from segnb.lr_finder import LRCurve, lr_find
 from segnb.one_cycle import fit_one_cycle, plot_losses, plot_sched
 from segnb.tta import TTA, Ensemble, Tiled
 from segnb.interpret import class_coverage, plot_coverage, results
+from segnb import threshold as _threshold                # `learn.pr_curves`, `learn.fit_threshold`
 from segnb.calibrate import disagreement, entropy, plot_reliability, reliability, risk_coverage
 from segnb.views import browse, explore_coverage, explore_schedule
 from segnb.monitor import Monitor

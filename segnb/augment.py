@@ -68,12 +68,13 @@ def sample_grid(
 
 # %% ../nbs/05_augment.ipynb #5faf7d59
 def resample(
-    x, # uint8 (B,3,H,W)
+    x, # uint8 (B,C,H,W), or floats in 0..1
     y, # uint8 (B,H,W), void 255; None for none
     grid, # From `sample_grid`
-):  # float (B,3,h,w) in 0..255, and uint8 (B,h,w)
+):  # float (B,C,h,w) in 0..255, and uint8 (B,h,w)
     "Crops at `grid`: image bilinear, mask nearest, void where the grid leaves the frame"
-    xc = F.grid_sample(x.float(), grid, padding_mode='reflection', align_corners=False)
+    levels = x.float() if x.dtype == torch.uint8 else x.float()*255
+    xc = F.grid_sample(levels, grid, padding_mode='reflection', align_corners=False)
     if y is None: return xc, None
     # void+1 wraps to 0
     yc = F.grid_sample((y+1)[:,None].float(), grid, mode='nearest', align_corners=False)[:,0]
@@ -86,11 +87,12 @@ def light_matrix(
     brightness, # (B,) added, in 0..1 units
     contrast, # (B,) factor around middle grey
     saturation, # (B,) 0 is grey, 1 leaves colours
-)->tuple: # (B,3,3) and (B,3,1): `A @ bytes + b` is the image in 0..1
+    c:int=3, # Channels; where there are not three, they are no colours, and saturation does nothing
+)->tuple: # (B,C,C) and (B,C,1): `A @ bytes + b` is the image in 0..1
     "Brightness, contrast and saturation as one matrix and one offset per image"
-    s = saturation[:,None,None]
-    A = contrast[:,None,None]*(s*torch.eye(3) + (1-s)*_luma.expand(3,3))
-    b = (brightness + .5 - .5*contrast)[:,None,None].expand(-1,3,1)
+    s, same = saturation[:,None,None], torch.eye(c)
+    A = contrast[:,None,None]*(s*same + (1-s)*(_luma.expand(3,3) if c == 3 else same))
+    b = (brightness + .5 - .5*contrast)[:,None,None].expand(-1,c,1)
     return A/255, b
 
 def relight(
@@ -142,10 +144,10 @@ def grid(self:SegAugment, n, size, y=None):
     return sample_grid(M, center, self.crop, size)
 
 @patch
-def lighting(self:SegAugment, n):
-    "Random brightness, contrast and saturation for `n` images"
+def lighting(self:SegAugment, n, c=3):
+    "Random brightness, contrast and saturation for `n` images of `c` channels"
     u = lambda: torch.empty(n).uniform_(-self.max_lighting, self.max_lighting)
-    return light_matrix(u(), torch.exp(u()), torch.exp(2*u()))
+    return light_matrix(u(), torch.exp(u()), torch.exp(2*u()), c)
 
 # %% ../nbs/05_augment.ipynb #50ae57b3
 def _pixel_of(y, classes):
@@ -177,7 +179,7 @@ def __call__(self:SegAugment,
     groups = [(x,y)] if isinstance(x, torch.Tensor) else [(xi[None], yi[None]) for xi,yi in zip(x,y)]
     crops = [self._crops(*(o.as_subclass(torch.Tensor) for o in g)) for g in groups]
     xc, yc = (torch.cat(o) if len(o) > 1 else o[0] for o in zip(*crops))
-    return TensorImage(relight(xc, *self.lighting(len(xc)))), TensorMask(yc.long())
+    return TensorImage(relight(xc, *self.lighting(*xc.shape[:2]))), TensorMask(yc.long())
 
 @patch
 def _crops(self:SegAugment, x, y): return resample(x, y, self.grid(len(x), x.shape[-2:], y).to(x.device))
@@ -196,7 +198,8 @@ def from_albumentations(
     void"""
     _fill(pipeline, fill_mask)
     def _one(x, y):
-        o = pipeline(image=np.ascontiguousarray(as_image(x)), mask=np.asarray(y))
+        image = np.ascontiguousarray(x.permute(1,2,0) if x.dtype == torch.uint8 else x.permute(1,2,0).float())
+        o = pipeline(image=image, mask=np.asarray(y))
         return torch.from_numpy(o['image'].transpose(2,0,1).copy()), torch.from_numpy(o['mask'].copy())
     def _inner(b):
         xs, ys = zip(*(_one(x.cpu(), y.cpu()) for x,y in zip(*b)))

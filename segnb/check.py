@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import progress, read_image
+from .core import as_levels, progress, read_channels, read_image
 from .dataset import Codes, ColorsError, SegDataset, codes_for, color_table, read_mask, void_names
+from .draw import as_image
 from .pairs import FoundPairs, scan_suffixes, stem_of
 
 # %% ../nbs/library/check.ipynb #6abe5fc1
@@ -59,10 +60,10 @@ _warn = {
                                                                            'all alike'),
     'names nearly equal': ('which is which depends on the file system', 'rename one of them'),
     'mask without image': ('it is not used', 'add the image, or move the mask away'),
-    'a fourth channel': ('it varies, and is dropped as transparency is', 'nothing, if it is transparency; a '
-        'band of its own (near infrared) is not seen by the network'),
-    'few of 16 bits': ('divided by 65535 the images are nearly black', 'pass range=, the lowest and highest '
-                                                                       'value')}
+    'a fourth channel': ('it varies, and is dropped as transparency is', 'nothing, if it is transparency; if '
+                         'it is a band of its own (near infrared): channels=4 (--channels 4)'),
+    'few of 16 bits': ('divided by 65535 the images are nearly black',
+                       'give the lowest and the highest value (range=, --range)')}
 _note = {
     'same image twice': ('it counts twice', 'remove one of the two, unless that is meant'),
     'two codes, 0 and 255': ('255 is taken for the second class, not for void',
@@ -70,7 +71,7 @@ _note = {
     'one class only': ('there is no boundary in it to learn from', 'nothing, if that is how it is'),
     'alpha': ('the alpha channel is dropped', 'nothing, unless transparency means something'),
     'CMYK': ('converted to RGB, colours may shift a little', 'nothing'),
-    '16 bits': ('scaled to 8 bits', 'nothing, unless the range is small'),
+    '16 bits': ('scaled to 8 bits', 'nothing; or channels=1 (--channels 1), which keeps all of them'),
     'very large': ('images above 40 megapixels', 'cut them into tiles, or pass size=')}
 kinds = {k: (level, *v) for level,d in dict(stop=_stop, warn=_warn, note=_note).items() for k,v in d.items()}
 
@@ -181,16 +182,23 @@ def _image_notes(im):
              'very large': im.size[0]*im.size[1] > 40e6}
     return [k for k,t in there.items() if t]
 
-def _image_facts(fn):
+def _image_facts(fn, channels=None, range=None):
     "What there is to know about an image, or why it cannot be read"
     f = dict(notes=[])
     try:
-        with Image.open(fn) as im:
-            f.update(size=im.size)
-            if im.mode.startswith('I'): f['top'] = im.getextrema()[1]
-            f['notes'] = _image_notes(im)
-            rgb = read_image(im)
-        f.update(print=hashlib.blake2b(rgb.tobytes(), digest_size=16).digest(), thumb=thumbnail(rgb))
+        if channels is not None:
+            a = read_channels(fn, channels)
+            f['size'] = a.shape[1::-1]
+            if a.dtype.kind in 'iu' and a.dtype.itemsize > 1: f['top'] = int(a.max())
+            a = as_levels(a, range, fn)
+            rgb = Image.fromarray(as_image(a))
+        else:
+            with Image.open(fn) as im:
+                f.update(size=im.size)
+                if im.mode.startswith('I'): f['top'] = im.getextrema()[1]
+                f['notes'] = _image_notes(im)
+                a = rgb = read_image(im, range)
+        f.update(print=hashlib.blake2b(a.tobytes(), digest_size=16).digest(), thumb=thumbnail(rgb))
     # decoders fail in many ways; one file must not end the visit
     except Exception as e: f['error'] = str(e) or type(e).__name__
     return f
@@ -229,13 +237,27 @@ def _scan_facts(img, mask):
     except Exception as e: y['error'] = str(e)
     return x, y
 
+def _layer_facts(masks):
+    "The same for the masks of several classes; `counts` are the pixels of each class"
+    facts = {k: _mask_facts(fn, None) for k,fn in enumerate(masks) if fn is not None}
+    bad = next((f for f in facts.values() if 'counts' not in f), None)
+    if bad: return dict(bad, error=bad.get('error', 'a mask in colours'))
+    many = [masks[k] for k,f in facts.items() if len(f['counts']) > 2 or len(f['counts']) == 2 and 0 not in f['counts']]
+    if many: return dict(error=f'{many[0].name} holds more than 0 and one other value')
+    sizes = {f['size'] for f in facts.values()}
+    if len(sizes) > 1: return dict(error=f'masks of several sizes: {sorted(sizes)}')
+    return dict(size=sizes.pop(), kind='layers', counts={k: f['counts'].get(max(f['counts']), 0) for k,f in facts.items()
+                                                         if max(f['counts'])})
+
 def pair_facts(
-    img, mask, # Paths
+    img, mask, # Paths; `mask` is a tuple where there is one for each class
     colors=None, # See `read_mask`
+    channels=None, range=None, # See `SegDataset`
 )->tuple: # A dict about the image and one about the mask
     "Read one pair"
     if img.name.endswith(scan_suffixes): return _scan_facts(img, mask)
-    return _image_facts(img), _mask_facts(mask, colors)
+    if isinstance(mask, tuple): return _image_facts(img, channels, range), _layer_facts(mask)
+    return _image_facts(img, channels, range), _mask_facts(mask, colors)
 
 # %% ../nbs/library/check.ipynb #887246af
 def _colors_in_words(facts, colors, n=12):
@@ -249,7 +271,7 @@ def _colors_in_words(facts, colors, n=12):
     says = f"{len(new)} colours {'that are not in the table' if known else 'of unknown meaning'}: {words}"
     return says + (f"; of the table, not in these masks: {', '.join(map(str, absent[:n]))}" if absent else '')
 
-def _about_pairs(pairs, facts, colors):
+def _about_pairs(pairs, facts, colors, range=None):
     "Findings about single pairs"
     files, details = defaultdict(list), {}
     def note(kind, file, detail=''):
@@ -266,9 +288,10 @@ def _about_pairs(pairs, facts, colors):
         if 'error' not in x and 'error' not in y and a != b: note('sizes differ', img, f'{a} and mask {b}')
     if 'mask in colours' in files: details['mask in colours'] = _colors_in_words(facts, colors)
     top = max((x.get('top', 0) for x,_ in facts), default=0)
-    if 0 < top < 2**14:
-        details['few of 16 bits'] = f'the highest value is {top}: range=(0, {2**int(top).bit_length()-1})'
-        files['few of 16 bits'] = files['16 bits']
+    if 0 < top < 2**14 and range is None:
+        high = 2**int(top).bit_length()-1
+        details['few of 16 bits'] = f'the highest value is {top}: range=(0, {high}), --range 0 {high}'
+        files['few of 16 bits'] = [img for (img,_),(x,_) in zip(pairs, facts) if 'top' in x]
     return [Finding(k, v, details.get(k, '')) for k,v in files.items()] + _about_palettes(pairs, facts)
 
 def _about_palettes(pairs, facts):
@@ -423,19 +446,21 @@ def check_data(
     void=void_names, # See `Codes`
     read:bool=True, # False: look at names and split only, which takes no time
     values=None, # The number in the files of each code; default 0,1,2,…
+    channels=None, range=None, # See `SegDataset`
     **kwargs # `images`, `masks`, `roi`, `valid` of a folder: see `FoundPairs`
 )->Report:
     """Read every pair of a data set and report what is wrong with it.
     Raises `FileNotFoundError` where there are no pairs."""
     if kwargs or isinstance(src, (str, Path)): src = FoundPairs(src, **kwargs)
     pairs, sides, findings, ds = _pairs_of(src)
-    if ds is not None: codes, colors = codes or ds.codes, colors or ds.colors
+    if ds is not None:
+        codes, colors, channels, range = codes or ds.codes, colors or ds.colors, ds.channels, ds.range
     if not read: return Report(len(pairs), findings)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as ex:
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)         # there is a finding for that
-        read = ex.map(lambda p: pair_facts(*p, colors), pairs)
+        read = ex.map(lambda p: pair_facts(*p, colors, channels, range), pairs)
         facts = list(progress(read, len(pairs), least=200))
-    findings = findings + _about_pairs(pairs, facts, colors) + same_images(pairs, facts, sides)
+    findings = findings + _about_pairs(pairs, facts, colors, range) + same_images(pairs, facts, sides)
     # nothing can be said about numbers that could not be read
     if not any('counts' in y for _,y in facts): return Report(len(pairs), findings)
     try:
@@ -444,8 +469,9 @@ def check_data(
             codes = _find_codes(src, codes, void, values, facts)
         if told: findings.append(Finding('two codes, 0 and 255', [], f'255 is {codes.classes[1]}'))
     except ValueError as e: return Report(len(pairs), findings + [Finding('no codes', [], str(e))])
-    return Report(len(pairs), findings + _about_masks(pairs, facts, codes)
-                  + _about_classes(facts, sides, codes))
+    # an image may have nothing of classes that overlap, or of all but one
+    more = [] if getattr(src, 'classes', None) and isinstance(src, FoundPairs) else _about_masks(pairs, facts, codes)
+    return Report(len(pairs), findings + more + _about_classes(facts, sides, codes))
 
 def _find_codes(src, codes, void, values, facts):
     "The codes that were given, those of the folder, or a guess from the numbers that occur"

@@ -37,7 +37,9 @@ def demo(
 # %% ../nbs/library/cli.ipynb #804548c9
 def _data_options(
     images:str=None, # Pattern of the images in another layout: 'Tile */images/*.jpg'
-    masks:str=None, # Pattern of their masks: 'Tile */masks/{stem}.png'; a * stands for what it matched there
+    # Pattern of their masks: 'Tile */masks/{stem}.png'; a * stands for what it matched there. {class} in it:
+    # a mask for each class, and they may overlap
+    masks:str=None,
     roi:str=None, # Pattern of regions of interest (fields of view): where one is 0, the mask is void
     valid:str=None, # Validation images: a list (text file), a folder, or a share such as 0.2
     codes:Annotated[str, dict(nargs='+')]=None, # Names of the classes, or a codes.txt
@@ -45,6 +47,10 @@ def _data_options(
     colors:str=None,
     values:Annotated[int, dict(nargs='+')]=None, # The number in the masks of each code; default 0 1 2 …
     void:Annotated[str, dict(nargs='+')]=None, # Names or numbers that are never counted
+    # How many channels the images have, or which to take (3 0 1), with all their bits; default: 8-bit RGB
+    channels:Annotated[int, dict(nargs='+')]=None,
+    # The values that become black and white in images of more than 8 bits; default 0 65535
+    range:Annotated[float, dict(nargs=2, metavar=('LOW','HIGH'))]=None,
 ): "What is said about a folder"
 
 @delegates(_data_options)
@@ -64,6 +70,8 @@ def train(
     encoder:str='tf_efficientnet_lite1', # Any convolutional timm encoder
     seed:int=1, # For order, crops and weights
     precision:Annotated[str, dict(choices=['auto','bf16','fp32'])]='auto', # Of the forward pass
+    # Two classes, or classes that overlap: choose the threshold on the validation images
+    threshold:bool=False,
     threads:int=None, # CPU threads; fewer where other work runs on the machine
     **kwargs
 ):
@@ -77,7 +85,7 @@ def train(
         run = Path(out or Path(data).resolve().name).stem
         cbs = [Tracker(track, run, config=dict(data=data, seed=seed))]
     return recipe.train(data, out, epochs, lr, bs, crop, size, encoder, seed, precision, overwrite, resume,
-                        cbs, resize=resize, **kwargs)
+                        cbs, threshold, resize=resize, **kwargs)
 
 # %% ../nbs/library/cli.ipynb #f8175f8b
 @delegates(_data_options)

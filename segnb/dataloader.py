@@ -17,7 +17,7 @@ from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import RandomSplitter, IndexSplitter
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import TensorImage, TensorMask, to_device, default_device
-from .core import VOID, pair_of, progress
+from .core import VOID, as_unit, pair_of, progress
 from .dataset import SegDataset, find_pairs, pixel_counts, void_names
 from .draw import plot_batch, plot_results, shown
 from .augment import SegAugment
@@ -60,8 +60,8 @@ def _check_room(need):
 
 # %% ../nbs/06_dataloader.ipynb #fdcd4a70
 class Frames:
-    """The pairs of a `SegDataset`, decoded once and kept as bytes: `frames[i]` is `(uint8 (3,H,W), uint8
-    (H,W))`"""
+    """The pairs of a `SegDataset`, decoded once and kept: `frames[i]` is `(uint8 (C,H,W), uint8 (H,W))`.
+    Images of more than 8 bits are float16 in 0..1."""
     def __init__(self,
         ds, # `SegDataset`
         memory_gb:float=4., # Above this many gigabytes the bytes are kept in a temporary file, memory-mapped
@@ -69,11 +69,16 @@ class Frames:
         if not len(ds): raise ValueError("no images to decode")
         self.ds, self.memory_gb, self.counts = ds, memory_gb, None
         self.sizes = [ds.size]*len(ds) if ds.size is not None else ds.file_sizes
+        self.c, dtype = 3, torch.uint8
+        if ds.channels is not None:
+            first = torch.from_numpy(np.asarray(ds.image(0)))
+            self.c, dtype = first.shape[2], torch.uint8 if first.dtype == torch.uint8 else torch.float16
         area = np.array([h*w for h,w in self.sizes], dtype=np.int64)
         self.ends = np.concatenate([[0], area.cumsum()])
-        self.on_disk = 4*area.sum() > memory_gb*2**30
-        if self.on_disk: _check_room(4*int(area.sum()))
-        self.x_row, self.y_row = _row(int(3*area.sum()), self.on_disk), _row(int(area.sum()), self.on_disk)
+        n_x, n_y = int(self.c*dtype.itemsize*area.sum()), int(area.sum())
+        self.on_disk = n_x+n_y > memory_gb*2**30
+        if self.on_disk: _check_room(n_x+n_y)
+        self.x_row, self.y_row = _row(n_x, self.on_disk).view(dtype), _row(n_y, self.on_disk)
         self.same_size = len(set(self.sizes)) == 1
         self._decode()
 
@@ -98,7 +103,7 @@ class Frames:
         "What a model needs to know about the frames it was trained on: see `SegModel`"
         known = self.__dict__.get('_facts')
         return known or dict(size=np.median(self.sizes, 0), scale=self.scale, range=self.ds.range,
-                             resize=self.resize)
+                             resize=self.resize, channels=self.ds.channels, overlap=self.ds.overlap)
     @property
     def loss_func(self):
         "The loss of fastai's own learners for these frames"
@@ -118,7 +123,7 @@ class Frames:
     @property
     def nbytes(self):
         "Bytes of images and masks together"
-        return len(self.x_row) + len(self.y_row)
+        return self.x_row.nbytes + self.y_row.nbytes
     def __repr__(self):
         sizes = ', '.join(sorted({f'{h}x{w}' for h,w in self.sizes})[:3])
         where = 'on disk' if self.on_disk else 'in memory'
@@ -129,23 +134,25 @@ class Frames:
 def __getitem__(self:Frames, i:int):
     "Views of image and mask `i`, no copy"
     (h,w), a, b = self.sizes[i], self.ends[i], self.ends[i+1]
-    return self.x_row[3*a:3*b].view(3,h,w), self.y_row[a:b].view(h,w)
+    return self.x_row[self.c*a:self.c*b].view(self.c,h,w), self.y_row[a:b].view(h,w)
 
 @patch
 def _decode(self:Frames):
     """Decode all pairs into the rows, in threads (Pillow lets go of the interpreter meanwhile), and count
     pixels"""
-    n = len(self.ds.classes)
-    if self.has_masks: self.counts = np.zeros((len(self), n), dtype=np.int64)
+    if self.has_masks: self.counts = np.zeros((len(self), len(self.ds.classes)), dtype=np.int64)
     def one(i):
         x,y = self.ds[i]
         if x.shape[1:] != self.sizes[i]:
             raise ValueError(f"{self.ds.images[i]}: header and image differ in size")
         xi,yi = self[i]
+        if (x.dtype == torch.uint8) != (xi.dtype == torch.uint8) or len(x) != len(xi): raise ValueError(
+            f"{self.ds.images[i]}: {len(x)} channels of {x.dtype}, and {self.ds.images[0]} has {len(xi)} of "
+            f"{xi.dtype}: all images need the same")
         xi.copy_(x)
         if y is None: return yi.fill_(VOID)
         yi.copy_(y)
-        self.counts[i] = np.bincount(y.numpy().ravel(), minlength=n)[:n]
+        self.counts[i] = self.ds.count(y.numpy())
     with ThreadPoolExecutor(os.cpu_count()) as ex:
         for _ in progress(ex.map(one, range(len(self))), len(self), least=400): pass
     self.ds.warn_of_reading()
@@ -155,16 +162,16 @@ def batch(self:Frames, idxs):
     "Images and masks at `idxs`: two tensors where all have one size, else two lists"
     if not self.same_size: return tuple(map(list, zip(*(self[i] for i in idxs))))
     (h,w), idxs = self.sizes[0], torch.as_tensor(idxs)
-    return self.x_row.view(-1,3,h,w)[idxs], self.y_row.view(-1,h,w)[idxs]
+    return self.x_row.view(-1,self.c,h,w)[idxs], self.y_row.view(-1,h,w)[idxs]
 
 # %% ../nbs/06_dataloader.ipynb #8bc2fc8c
 def as_floats(
-    b, # `(x, y)`: uint8 (B,3,H,W) and (B,H,W) with void 255
+    b, # `(x, y)`: (B,C,H,W), uint8 or floats in 0..1, and uint8 (B,H,W) with void 255
 )->tuple: # `(TensorImage float in 0..1, TensorMask int64)`
     "A batch of bytes as the network takes it, whole frames"
     x,y = b
     if not isinstance(x, torch.Tensor): x,y = torch.stack(x), torch.stack(y)
-    return TensorImage(x.float().div_(255)), TensorMask(y.long())
+    return TensorImage(as_unit(x)), TensorMask(y.long())
 
 class SegDataLoader(TfmdDL):
     "Batches of `Frames`: crops when there is an `augment`, else whole frames"
@@ -243,13 +250,15 @@ def show_batch(self:SegDataLoader,
     "Show images of a batch as the network sees them, masks laid over, with a legend"
     if b is None: b = self.one_batch()
     if not show: return b[0], b[1], list(zip(*b))
-    return shown(plot_batch(b[0], b[1], self.dataset.ds.classes, max_n=max_n, **kwargs))
+    ds = self.dataset.ds
+    return shown(plot_batch(b[0], b[1], ds.classes, max_n=max_n, packed=ds.overlap, **kwargs))
 
 @patch
 def show_results(self:SegDataLoader, b, out, max_n=3, **kwargs):
     "Show image, ground truth, prediction and errors for a batch `b` and decoded predictions `out`"
     out = out[0] if isinstance(out, (tuple, list)) else out
-    return shown(plot_results(b[0], b[1], out, self.dataset.ds.classes, max_n=max_n, **kwargs))
+    ds = self.dataset.ds
+    return shown(plot_results(b[0], b[1], out, ds.classes, max_n=max_n, packed=ds.overlap, **kwargs))
 
 # %% ../nbs/06_dataloader.ipynb #491c16cf
 def default_crop(size)->tuple:
@@ -282,7 +291,7 @@ def _warn_of_missing(frames):
     lost = [c for c,n in zip(frames.ds.classes, frames.counts.sum(0)) if not n]
     if not lost: return
     void, hint = 1-frames.counts.sum()/max(len(frames.y_row), 1), ''
-    if void:
+    if void > 0 and not frames.ds.overlap:
         hint = (f" {void:.1%} of their pixels are void {frames.ds.codes.void_values}: is that number a "
                 "class? Then pass codes= and values=.")
     warnings.warn(f"no pixel of {', '.join(lost)} in the training masks: what is in no mask cannot be "
@@ -315,6 +324,8 @@ class SegDataLoaders(DataLoaders):
                             "or an augment=")
         if min(bs, ifnone(val_bs, bs)) < 1:
             raise ValueError(f"bs={bs}, val_bs={val_bs}: a batch holds at least one image")
+        if 'focus' in aug and ds.overlap:
+            raise ValueError("focus= is for class maps; with masks that overlap use balance=True")
         if 'focus' in aug: aug['focus'] = class_indices(aug['focus'], ds.classes)
         idxs = _two_sides((split or RandomSplitter(.2, seed=42))(ds.images), ds)
         train, valid = (Frames(ds.subset(o), memory_gb) for o in idxs)
@@ -367,12 +378,13 @@ def from_path(cls:SegDataLoaders,
     range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255
     values=None, # The number in the files of each code; default 0,1,2,…
     resize='squish', # How `size` is reached: 'squish', 'crop' or 'pad'
+    channels=None, # How many channels, or which; default: 8-bit RGB. See `SegDataset`
     images=None, masks=None, roi=None, valid=None, # See `FoundPairs`
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a folder"
-    ds, found = find_pairs(path, codes, colors, void, size, range, values, resize, images=images,
-                           masks=masks, roi=roi, valid=valid)
+    ds, found = find_pairs(path, codes, colors, void, size, range, values, resize, channels,
+                           images=images, masks=masks, roi=roi, valid=valid)
     return cls.from_dataset(ds, split or found, crop, bs, path=path, **kwargs)
 
 @patch(cls_method=True)
@@ -384,12 +396,12 @@ def from_label_func(cls:SegDataLoaders,
     valid_pct:float=.2, # Share of images for validation, drawn at random, unless there is a `split`
     seed:int=None, # For drawing them
     split=None, # Function from the list of images to two lists of indices
-    colors=None, size=None, void=void_names, range=None, # See `SegDataset`
+    colors=None, size=None, void=void_names, range=None, channels=None, # See `SegDataset`
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a list of files and a function that finds the mask of each"
     masks = _there([label_func(o) for o in fnames], fnames, 'label_func')
-    ds = SegDataset(fnames, masks, codes, colors, size, void, range)
+    ds = SegDataset(fnames, masks, codes, colors, size, void, range, channels=channels)
     return cls.from_dataset(ds, split or RandomSplitter(valid_pct, seed=seed), path=path, **kwargs)
 
 # %% ../nbs/06_dataloader.ipynb #3578a4d0
@@ -400,7 +412,7 @@ def from_df(cls:SegDataLoaders,
     image_col='image', mask_col='mask', # Columns with the names of the files
     valid_col=None, # Column that is true for validation pairs; default: a random fifth
     codes=None, # Names, `Codes` or a `codes.txt`
-    colors=None, size=None, void=void_names, range=None, # See `SegDataset`
+    colors=None, size=None, void=void_names, range=None, channels=None, # See `SegDataset`
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     """Loaders for a table of files. Raises `ValueError` for columns that are missing or do not say what they
@@ -411,7 +423,8 @@ def from_df(cls:SegDataLoaders,
                              f"{', '.join(map(str, df.columns))}")
     images, masks = ([Path(path)/o for o in df[c]] for c in (image_col, mask_col))
     if valid_col is not None: kwargs['split'] = IndexSplitter(_true_rows(df[valid_col]))
-    ds = SegDataset(images, _there(masks, images, f'column {mask_col!r}'), codes, colors, size, void, range)
+    masks = _there(masks, images, f'column {mask_col!r}')
+    ds = SegDataset(images, masks, codes, colors, size, void, range, channels=channels)
     return cls.from_dataset(ds, path=path, **kwargs)
 
 def _true_rows(col):

@@ -18,8 +18,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.data.transforms import get_image_files, RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask
-from .core import (VOID, check_resize, is_deep, opened, pair_of, progress, read_image, resized_image,
-                        resized_mask, to_rgb)
+from .core import (VOID, as_levels, check_resize, image_size, is_deep, opened, pair_of, progress,
+                        read_channels, read_image, resized_image, resized_mask, to_rgb)
 from .pairs import FoundPairs, scan_suffixes, two_sides
 from .draw import as_image, colorize, legend_handles, overlay
 
@@ -226,6 +226,7 @@ class _Seen:
 class SegDataset:
     """Pairs of image and mask files: `ds[i]` is `(TensorImage uint8 (3,H,W), TensorMask uint8 (H,W))`, void
     is 255"""
+    overlap = False                         # whether masks are packed: see `OverlapDataset`
     def __init__(self,
         images, # Paths of the images
         masks, # Paths of the masks, in the same order; None for images without labels
@@ -236,8 +237,11 @@ class SegDataset:
         range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255; default: 0 to 65535
         rois=None, # Paths of regions of interest, one for each image: where one is 0, the mask is void
         resize:str='squish', # How `size` is reached, as in fastai: 'squish', 'crop' or 'pad'
+        # How many channels the images have, or the indices of those to take: they are read as they are, 16
+        # bits as float32 in 0..1. Default: 8-bit RGB, whatever the files hold
+        channels=None,
     ):
-        self.size, self.colors, self.range = pair_of(size), colors, range
+        self.size, self.colors, self.range, self.channels = pair_of(size), colors, range, channels
         self.resize = check_resize(resize)
         self.rois = None if rois is None else L(rois).map(Path)
         self._seen, self._sizes = _Seen(), None
@@ -263,13 +267,20 @@ class SegDataset:
     @property
     def items(self): return self.images
     def __len__(self): return len(self.images)
-    def __repr__(self): return f"SegDataset({len(self)} pairs, {self.codes})"
+    def __repr__(self): return f"{type(self).__name__}({len(self)} pairs, {self.codes})"
+    def count(self, y):
+        "Pixels of each class in a mask (H,W)"
+        return np.bincount(np.asarray(y).ravel(), minlength=len(self.classes))[:len(self.classes)]
 
 # %% ../nbs/01_dataset.ipynb #a751cd7b
 @patch
 def _image(self:SegDataset, i):
-    "Image `i` as RGB at its own size; what only shows over several files is noted"
+    "Image `i` at its own size, RGB or an array (H,W,C); what only shows over several files is noted"
     fn, seen = self.images[i], self._seen
+    if self.channels is not None:
+        a = read_channels(fn, self.channels)
+        if a.dtype.kind in 'iu' and a.dtype.itemsize > 1: seen.top = max(seen.top, int(a.max()))
+        return as_levels(a, self.range, fn)
     with opened(fn) as im:
         if im.mode.startswith('I'): seen.top = max(seen.top, im.getextrema()[1])
         if im.mode == 'RGBA' and len(set(im.getextrema()[3])) > 1: seen.fourth = seen.fourth or fn
@@ -301,8 +312,8 @@ def _roi(self:SegDataset, i, shape):
     return inside
 
 @patch
-def image(self:SegDataset, i)->Image.Image:
-    "Image `i` as RGB, at `size` if there is one"
+def image(self:SegDataset, i):
+    "Image `i` as RGB, or as an array (H,W,C) of its `channels`, at `size` if there is one"
     return resized_image(self._image(i), self.size, self.resize)
 
 @patch
@@ -321,7 +332,7 @@ def warn_of_reading(self:SegDataset):
                       f"black. Pass range=(0, {2**int(seen.top).bit_length()-1}).")
     if seen.fourth:
         warnings.warn(f"{seen.fourth} has a fourth channel that varies; it is dropped as transparency is. If "
-                      "it is a band of its own (near infrared), the network does not see it.")
+                      "it is a band of its own (near infrared), pass channels=4 and the network sees it.")
 
 # %% ../nbs/01_dataset.ipynb #3da0453f
 @patch
@@ -329,9 +340,10 @@ def __getitem__(self:SegDataset, i:int):
     "One pair as tensors of bytes; without masks the second is None"
     im = self._image(i)
     m = None if self.masks is None else self._mask(i)
-    if m is not None and im.size != m.shape[::-1]: raise ValueError(
-        f"{self.images[i]} is {im.size[0]}x{im.size[1]} but its mask {self.masks[i]} is "
-        f"{m.shape[1]}x{m.shape[0]}: they must have the same size")
+    h, w = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
+    if m is not None and m.shape != (h, w): raise ValueError(
+        f"{self.images[i]} is {w}x{h} but its mask {self.masks[i]} is {m.shape[1]}x{m.shape[0]}: they must "
+        "have the same size")
     x = np.array(resized_image(im, self.size, self.resize)).transpose(2,0,1).copy()
     y = None if m is None else TensorMask(torch.from_numpy(np.array(resized_mask(m, self.size, self.resize))))
     return TensorImage(torch.from_numpy(x)), y
@@ -360,25 +372,24 @@ def _like(self:SegDataset, idxs, size):
 def file_sizes(self:SegDataset):
     "`(height,width)` of each image as it is in its file, from the headers, read once"
     if self._sizes is None:
-        with ThreadPoolExecutor(os.cpu_count()) as ex: self._sizes = list(ex.map(_header, self.images))
+        with ThreadPoolExecutor(os.cpu_count()) as ex:
+            self._sizes = list(ex.map(lambda fn: image_size(fn, self.channels), self.images))
     return self._sizes
-
-def _header(fn):
-    with opened(fn) as im: return im.size[::-1]
 
 # %% ../nbs/01_dataset.ipynb #50ae1eea
 @patch
 def show(self:SegDataset,
     i:int, # Which pair
     alpha:float=.55, # Weight of the mask's colours
+    rgb=None, # Indices of the channels to show as red, green and blue; default: the first three
 ):
     "Image, mask in colours, and overlay of pair `i`, with a legend; returns the figure"
     import matplotlib.pyplot as plt
     x,y = self[i]
-    n = len(self.classes)
-    columns = [(self.images[i].stem, as_image(x)), ('mask', colorize(y, n)),
+    x, n = as_image(x, rgb), len(self.classes)
+    columns = [(self.images[i].stem, x), ('mask', colorize(y, n)),
                ('overlay', overlay(x, y, n, alpha))]
-    fig, axs = plt.subplots(1, 3, figsize=(12, 12/3*x.shape[1]/x.shape[2]+.6))
+    fig, axs = plt.subplots(1, 3, figsize=(12, 12/3*x.shape[0]/x.shape[1]+.6))
     for ax,(title,a) in zip(axs, columns):
         ax.imshow(a)
         ax.set_title(title, fontsize=10)
@@ -488,6 +499,7 @@ def as_dataset(
     found:FoundPairs,
     # See `find_pairs`
     codes=None, colors=None, void=void_names, size=None, range=None, values=None, resize='squish',
+    channels=None,
 )->tuple: # `(SegDataset, splitter or None)`
     "The pairs as a data set, if every image has a mask"
     flat = [i for i,p in enumerate(found.images) if not p.name.endswith(scan_suffixes)]
@@ -500,7 +512,8 @@ def as_dataset(
                          "add the masks or move the images away.")
     if not images: raise FileNotFoundError(f"{found.path}: no images in {found.parts[0][1]}")
     codes = codes_for(found, codes, colors, void, values)
-    return SegDataset(images, masks, codes, colors, size, void, range, rois, resize), found.splitter()
+    ds = SegDataset(images, masks, codes, colors, size, void, range, rois, resize, channels)
+    return ds, found.splitter()
 
 def codes_for(
     found:FoundPairs,
@@ -511,6 +524,7 @@ def codes_for(
     if isinstance(codes, Codes): return codes
     if codes is None and (found.path/'codes.txt').exists(): codes = found.path/'codes.txt'
     if values is not None: return Codes(codes, void, values)
+    if found.classes: return Codes(found.classes, void=())
     named = None if codes is None else Codes(codes, void)
     if named and (len(named) != 2 or colors is not None): return named
     masks = [m for m in found.masks if not m.name.endswith(scan_suffixes)] or found.masks
@@ -526,11 +540,12 @@ def find_pairs(
     range=None, # See `SegDataset`
     values=None, # The number in the files of each code; default 0,1,2,…
     resize='squish', # See `SegDataset`
+    channels=None, # See `SegDataset`
     **kwargs # `images`, `masks`, `roi`, `valid`: see `FoundPairs`
 )->tuple: # `(SegDataset, splitter or None)`
     """All pairs in a folder, and the split that came with it, if one did.
     Raises `FileNotFoundError` or `ValueError` saying what was looked for."""
-    return as_dataset(FoundPairs(path, **kwargs), codes, colors, void, size, range, values, resize)
+    return as_dataset(FoundPairs(path, **kwargs), codes, colors, void, size, range, values, resize, channels)
 
 def own_split(
     path, # A folder in one of the layouts above

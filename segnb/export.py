@@ -21,16 +21,18 @@ def _onnx():
     return onnx
 
 class _Whole(nn.Module):
-    "A network with the softmax behind it"
-    def __init__(self, model, temperature):
+    "A network with the softmax, or the sigmoid, behind it"
+    def __init__(self, model, temperature, overlap):
         super().__init__()
-        self.model, self.temperature = model, temperature
-    def forward(self, x): return (self.model(x)/self.temperature).softmax(1)
+        self.model, self.temperature, self.overlap = model, temperature, overlap
+    def forward(self, x):
+        y = self.model(x)/self.temperature
+        return y.sigmoid() if self.overlap else y.softmax(1)
 
-def _traced(model, channels, temperature, size):
+def _traced(model, channels, temperature, size, overlap=False):
     "A network as ONNX, to be added to"
     onnx, x = _onnx(), torch.zeros(2, channels, *size)
-    net = _Whole(copy.deepcopy(model).float().cpu(), temperature).eval()
+    net = _Whole(copy.deepcopy(model).float().cpu(), temperature, overlap).eval()
     axes, file = {0: 'batch', 2: 'height', 3: 'width'}, io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # the tracer warns of every number it takes as fixed; the checks below look at the result
@@ -66,10 +68,10 @@ def export_onnx(
                          "several; export its members one by one")
     if hasattr(model, 'seg_model'): model = model.seg_model()
     head, net = json.loads(model.header), model.model           # the header refuses what is not one network
-    known = {k: head[k] for k in ('format','codes','values','void','size','scale','range','info','versions')}
+    known = {k: v for k,v in head.items() if k not in ('kind','config','temperature')}
     facts = {'segnb': json.dumps({**known, 'stride': net.stride}), 'classes': json.dumps(model.classes)}
     channels, side = net.config.get('in_chans', net.config.get('c_in')), 2*net.stride+7
-    proto = _traced(net, channels, model.temperature, (side, side))
+    proto = _traced(net, channels, model.temperature, (side, side), model.overlap)
     onnx.helper.set_model_props(proto, facts)
     with atomic_file(fn) as tmp: tmp.write_bytes(proto.SerializeToString())
     return fn

@@ -17,13 +17,14 @@ from fastai.callback.core import Callback
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastai.torch_core import TensorMask, default_device, params
-from .core import VOID, autocast, fast_bf16, is_fitting, lacks_memory, progress
+from .core import VOID, autocast, fast_bf16, is_fitting, lacks_memory, pack_masks, progress
 from .dataset import Codes, pixel_counts
 from .dataloader import SegDataLoaders
 from .draw import plot_results, shown
 from .loss import SegLoss, class_weights
 from .metrics import ConfusionMatrix, seg_metrics
 from .model_file import SegModel
+from .overlap import OverlapMatrix, SigmoidLoss
 from .unet import UNet, EncoderUNet
 from .fuse import fuse
 
@@ -105,6 +106,7 @@ def _no_memory(e, learn):
 class SegLearner(Learner):
     "A fastai `Learner` for masks; see `seg_learner`"
     temperature = 1.                        # logits are divided by it; the chapter on calibration fits one
+    threshold = None                        # for two classes or some that overlap: see `fit_threshold`
     def __init__(self, dls, model, loss_func=None, precision='auto', splitter=seg_splitter, **kwargs):
         if precision not in ('auto','bf16','fp32'):
             raise ValueError(f"precision={precision!r}: choose 'auto', 'bf16' or 'fp32'")
@@ -180,6 +182,12 @@ def adopt(
         dl.after_batch = Pipeline([*kept, EncodeMask(dls.codes)])
     return dls
 
+def _overlap(dls):
+    "Whether classes may overlap"
+    return getattr(getattr(dls.train_ds, 'ds', None), 'overlap', False)
+
+def _matrix(dls): return (OverlapMatrix if _overlap(dls) else ConfusionMatrix)(classes=dls.classes)
+
 def _counts(dls):
     "Pixels of each class in each training mask"
     n, ds = len(dls.classes), dls.train_ds
@@ -206,10 +214,12 @@ def seg_learner(
     n = len(dls.classes)
     # fastai's way to name one: a function such as torchvision's resnet18
     if not isinstance(arch, (str, nn.Module)): arch = getattr(arch, '__name__', str(arch))
-    model = EncoderUNet(n, arch, pretrained=pretrained) if isinstance(arch, str) else arch
+    c = getattr(dls.train_ds, 'c', 3)                       # channels
+    model = EncoderUNet(n, arch, c, pretrained) if isinstance(arch, str) else arch
     if isinstance(arch, str) and model.encoder.pretrained: model.freeze_stages(frozen_stages)
-    if loss_func is None: loss_func = SegLoss(weight=class_weights(_counts(dls)))
-    if metrics is None: metrics = seg_metrics('pixel_acc', 'mean_iou', classes=dls.classes)
+    if loss_func is None: loss_func = SigmoidLoss() if _overlap(dls) else \
+                                      SegLoss(weight=class_weights(_counts(dls)))
+    if metrics is None: metrics = seg_metrics('pixel_acc', 'mean_iou', cm=_matrix(dls))
     return SegLearner(dls, model, loss_func, precision, metrics=metrics, wd=wd, **kwargs)
 
 # %% ../nbs/07_learner.ipynb #e04d9957
@@ -224,8 +234,10 @@ def show_results(self:SegLearner,
     "Show image, ground truth, prediction and errors for some images"
     dl = ifnone(dl, self.dls[ds_idx]).new(shuffle=shuffle)
     x,y = dl.one_batch()
-    with torch.inference_mode(), autocast(x.device, self.half): pred = self.model.eval()(x).argmax(1)
-    return shown(plot_results(x, y, pred, self.dls.classes, max_n=max_n, **kwargs))
+    with torch.inference_mode(), autocast(x.device, self.half): out = self.model.eval()(x)
+    overlap = _overlap(self.dls)
+    pred = pack_masks(out > 0) if overlap else out.argmax(1)
+    return shown(plot_results(x, y, pred, self.dls.classes, max_n=max_n, packed=overlap, **kwargs))
 
 # %% ../nbs/07_learner.ipynb #1b69cc3d
 @patch
@@ -235,7 +247,7 @@ def confusion(self:SegLearner,
     model=None, # A model instead of the learner's
 )->ConfusionMatrix:
     "The confusion matrix of a model over a whole set"
-    dl, cm = ifnone(dl, self.dls[ds_idx]), ConfusionMatrix(classes=self.dls.classes)
+    dl, cm = ifnone(dl, self.dls[ds_idx]), _matrix(self.dls)
     model = ifnone(model, self.model).eval()
     with torch.inference_mode():
         for x,y in progress(dl, least=5):
@@ -262,7 +274,8 @@ def seg_model(self:SegLearner,
     facts = getattr(self.dls.train_ds, 'facts', None)
     # fastai's loaders know the size of their batches alone
     if facts is None: facts = dict(size=self.dls.valid.one_batch()[0].shape[-2:])
-    return SegModel(self.model, self.codes, half=self.half, info=info, temperature=self.temperature, **facts)
+    return SegModel(self.model, self.codes, half=self.half, info=info, temperature=self.temperature,
+                    threshold=self.threshold, **facts)
 
 @patch
 def predict(self:SegLearner,
@@ -275,7 +288,7 @@ def predict(self:SegLearner,
     "The prediction for one image, at its own size"
     m = self.seg_model()
     p = m.predict_probs(item, **kwargs)
-    pred = p.argmax(0)
+    pred = m.decide(p[None])[0].long()
     out = TensorMask(pred), pred, p
     return (item, *out) if with_input else out
 

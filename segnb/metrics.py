@@ -186,7 +186,8 @@ class SegScore(Metric):
 def seg_metrics(
     *scores, # Names; default 'pixel_acc' and 'mean_iou'
     classes=None, # Names of the classes, needed for scores of a class
+    cm=None, # The matrix to count in; default: a `ConfusionMatrix`
 )->list: # `SegScore`s that share one matrix
     "Metrics for a `Learner`: exact over the set, void left out, pixels counted once for all of them"
-    cm = ConfusionMatrix(classes=classes)
+    cm = ConfusionMatrix(classes=classes) if cm is None else cm
     return [SegScore(cm, s) for s in scores or ('pixel_acc','mean_iou')]

@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors import safe_open, SafetensorError
 from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
-from fastai.data.transforms import get_image_files
 from fastai.torch_core import default_device
 import segnb
-from .core import (autocast, fast_bf16, lacks_memory, pair_of, progress, read_image, resized_image,
-                        save_tensors)
+from .core import (as_levels, as_unit, autocast, fast_bf16, lacks_memory, pack_masks, pair_of,
+                        progress, read_channels, read_image, resized_image, save_tensors, unpack_masks)
 from .dataset import Codes
-from .draw import as_image, class_colors, overlay
+from .pairs import image_paths
+from .draw import as_image, class_colors, overlay, overlay_packed
 from .export import OnnxNet, pick_runtime, read_facts
 from .fuse import fuse
 from .unet import UNet, EncoderUNet
@@ -42,6 +42,11 @@ class SegModel:
         scale=None, # `(height,width)`: how large the frames were against their files; None: not known
         range=None, # `(low,high)`: the values of 16-bit images that become 0 and 255, as in training
         resize=None, # 'squish', 'crop' or 'pad': how frames of several sizes got the size `size`
+        channels=None, # See `SegDataset`: how many, or which; None: 8-bit RGB
+        overlap:bool=False, # Each class has a probability of its own, and class maps are packed
+        # The probability from which a class is predicted: one for each class that overlaps, or one for the
+        # second of two; default: one half
+        threshold=None,
     ):
         if getattr(model, 'config', {}).get('pad') is False:
             raise ValueError("an unpadded UNet labels only the middle of an image: build it with pad=True to "
@@ -52,14 +57,20 @@ class SegModel:
         self.half = fast_bf16(self.device) if half is None else half
         self.temperature, self.range = float(temperature), None if range is None else tuple(range)
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
-        self.resize = resize
+        self.resize, self.channels, self.overlap = resize, channels, bool(overlap)
+        self.threshold = None if threshold is None else [float(t) for t in np.atleast_1d(threshold)]
+        n = len(codes) if overlap else 1
+        if threshold is not None and (len(self.threshold) != n or not overlap and len(codes) != 2):
+            raise ValueError(f"threshold={threshold}: it takes one for each class that overlaps, or one "
+                             "for two classes")
 
     @property
     def classes(self): return self.codes.classes
     @property
     def facts(self):
         "What predicting depends on beside the network: names as in `SegModel`"
-        return dict(size=self.size, scale=self.scale, range=self.range, resize=self.resize)
+        return dict(size=self.size, scale=self.scale, range=self.range, resize=self.resize,
+                    channels=self.channels, overlap=self.overlap, threshold=self.threshold)
     @property
     def device(self): return next(self.model.parameters()).device
     def __repr__(self):
@@ -75,13 +86,14 @@ def at_size(p, size):
 def probs(self:SegModel,
     x, # float (B,3,H,W) in 0..1
     size=None, # `(height,width)` of the result; default: that of `x`
-)->torch.Tensor: # float (B,classes,height,width), summing to 1 over classes
+)->torch.Tensor: # float (B,classes,height,width), summing to 1 over classes unless they overlap
     "Probabilities of the classes at each pixel"
     x = x.to(self.device).as_subclass(torch.Tensor)
     with torch.inference_mode():
         with autocast(x.device, self.half): y = self.model(x)
         gives_probs = getattr(self.model, 'gives_probs', False)
-        p = y.float() if gives_probs else (y.float()/self.temperature).softmax(1)
+        y = y.float() if gives_probs else y.float()/self.temperature
+        p = y if gives_probs else y.sigmoid() if self.overlap else y.softmax(1)
         return p if size is None else at_size(p, size)
 
 # %% ../nbs/library/model_file.ipynb #b43136d2
@@ -219,32 +231,52 @@ def tile_for(self:SegModel,
     return tuple(max(256, -(-t//32)*32) for t in self.size)
 
 @patch
+def decide(self:SegModel,
+    p, # Probabilities (B,classes,H,W)
+)->torch.Tensor: # uint8 (B,H,W)
+    "The class maps that probabilities come to: the likeliest class; by `threshold`; or packed"
+    if not self.overlap and self.threshold is None: return p.argmax(1).byte()
+    t = torch.tensor(self.threshold or .5, device=p.device)
+    return pack_masks(p >= t.view(-1,1,1)) if self.overlap else (p[:,1] >= t).byte()
+
+@patch
+def image(self:SegModel,
+    src, # See `predict`
+):  # RGB, or an array (H,W,C) where the model has `channels`
+    "An image as this model wants it, at its own size. Raises `ValueError` when it cannot be read."
+    if self.channels is not None: return as_levels(read_channels(src, self.channels), self.range, src)
+    is_array = isinstance(src, np.ndarray) and src.ndim in (2,3)
+    return Image.fromarray(as_image(src)) if is_array else read_image(src, self.range)
+
+@patch
 def predict(self:SegModel,
-    src, # A path, a PIL image, or an array (H,W,3) or (H,W)
+    src, # A path, a PIL image, or an array (H,W,C) or (H,W)
     # Factor of height and width before predicting; default: that of the training frames. 'fit': to the area
     # of a training frame
     scale=None,
     tile=None, # `(height,width)` of tiles, 0 for none; default: see `tile_for`
-)->np.ndarray: # uint8 (H,W)
+)->np.ndarray: # uint8 (H,W): class indices, or packed where classes overlap (see `unpack_masks`)
     "The class map of one image, at the image's own size"
-    return torch.cat([p.argmax(1)[0].byte().cpu() for p in self._strips(src, scale, tile)]).numpy()
+    return self._class_map(self.image(src), scale, tile)
+
+@patch
+def _class_map(self:SegModel, im, scale, tile):
+    return torch.cat([self.decide(p)[0].cpu() for p in self._strips(im, scale, tile)]).numpy()
 
 @patch
 def predict_probs(self:SegModel,
     src, scale=None, tile=None, # See `predict`
 )->torch.Tensor: # float (classes,H,W), on the CPU: `4 x classes` times the memory of a class map
     "The probabilities for one image, at the image's own size"
-    return torch.cat([p[0].cpu() for p in self._strips(src, scale, tile)], -2)
+    return torch.cat([p[0].cpu() for p in self._strips(self.image(src), scale, tile)], -2)
 
 @patch
-def _strips(self:SegModel, src, scale=None, tile=None):
-    "Probabilities (1,classes,h,W) for one image, from the top"
-    is_array = isinstance(src, np.ndarray) and src.ndim in (2,3)
-    im = Image.fromarray(as_image(src)) if is_array else read_image(src, self.range)
-    size = im.size[::-1]
+def _strips(self:SegModel, im, scale=None, tile=None):
+    "Probabilities (1,classes,h,W) for one image of `SegModel.image`, from the top"
+    size = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
     inner = self.inner_size(size, scale)
     x = torch.from_numpy(np.array(resized_image(im, inner))).permute(2,0,1)[None]
-    one = lambda x: self.probs(x.float()/255)
+    one = lambda x: self.probs(as_unit(x))
     tile = self.tile_for(inner, tile)
     if hasattr(self.model, 'strips'): rows = self.model.strips(x)
     elif tile: rows = tiled(one, x, tile, device=self.device)
@@ -256,12 +288,12 @@ def predict_batch(self:SegModel,
     x, # (B,3,H,W) in 0..1
 )->torch.Tensor: # uint8 (B,H,W), on the CPU
     "The class maps of a batch"
-    return self.probs(x).argmax(1).byte().cpu()
+    return self.decide(self.probs(x)).cpu()
 
 def image_files(src)->list:
     "The images of a folder, sorted, or a list of paths. Raises `FileNotFoundError` where there are none."
     folder = isinstance(src, (str, Path)) and Path(src).is_dir()
-    files = sorted(get_image_files(src)) if folder else list(L(src).map(Path))
+    files = image_paths(src) if folder else list(L(src).map(Path))
     if not files: raise FileNotFoundError(f"{src}: no images there")
     return files
 
@@ -287,14 +319,17 @@ def save_mask(
     im.putpalette(pal.tobytes())
     im.save(fn)
 
-def _targets(files, dst, overlays):
-    "Names for the results of each image; images that share a stem keep their suffix in it"
+def _targets(files, dst, overlays, classes=None):
+    """Names for the results of each image: masks, one or one for each class, and the overlay.
+    Images that share a stem keep their suffix in it."""
     stems = [f.stem for f in files]
     names = [s if stems.count(s) == 1 else f.name for f,s in zip(files, stems)]
     twice = {n for n in names if names.count(n) > 1}
     if twice: raise ValueError(f"several images are called {', '.join(sorted(twice)[:3])}: predict their "
                                "folders one by one")
-    return [(dst/f'{n}_mask.png', dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
+    masks = (lambda n: [dst/f'{n}_mask.png']) if classes is None else \
+            (lambda n: [dst/f'{n}_{c}_mask.png' for c in classes])
+    return [(masks(n), dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
 
 @patch
 def predict_folder(self:SegModel,
@@ -304,23 +339,27 @@ def predict_folder(self:SegModel,
     overwrite:bool=False, # Replace results that are already there
     scale=None, tile=None, # See `predict`
 )->tuple: # `(paths of the masks, {path: reason} of images that failed)`
-    "Save a palette PNG `NAME_mask.png` and an image `NAME_overlay.jpg` for each image"
+    """Save a palette PNG `NAME_mask.png` and an image `NAME_overlay.jpg` for each image;
+    where classes overlap a black and white `NAME_CLASS_mask.png` for each class"""
     files, dst = image_files(src), Path(dst)
-    targets = _targets(files, dst, overlays)
-    there = [p for t in targets for p in t if p is not None and p.exists()]
+    targets = _targets(files, dst, overlays, self.classes if self.overlap else None)
+    there = [p for ms,o in targets for p in [*ms, o] if p is not None and p.exists()]
     if there and not overwrite: raise FileExistsError(f"{there[0]} is already there ({len(there)} in all). "
         "Choose another folder, or say that they may be replaced.")
     dst.mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
-    for f,(mask_fn,over_fn) in zip(progress(files, least=4), targets):
-        try: im = read_image(f, self.range)
+    draw, n = overlay_packed if self.overlap else overlay, len(self.classes)
+    for f,(mask_fns,over_fn) in zip(progress(files, least=4), targets):
+        try: im = self.image(f)
         except (ValueError, FileNotFoundError) as e:
             failed[f] = str(e)
             continue
-        mask = self.predict(im, scale, tile)
-        save_mask(mask, mask_fn, self.codes)
-        if over_fn: Image.fromarray(overlay(im, mask, len(self.classes))).save(over_fn, quality=92)
-        done.append(mask_fn)
+        mask = self._class_map(im, scale, tile)
+        if not self.overlap: save_mask(mask, mask_fns[0], self.codes)
+        else:
+            for m,fn in zip(unpack_masks(mask, n), mask_fns): Image.fromarray(m.astype(np.uint8)*255).save(fn)
+        if over_fn: Image.fromarray(draw(im, mask, n)).save(over_fn, quality=92)
+        done += mask_fns
     return done, failed
 
 # %% ../nbs/library/model_file.ipynb #6a205acf
@@ -383,9 +422,9 @@ def load_onnx(
 def _from_header(net, head, device, **kwargs):
     "The model that a header describes, around its network"
     codes = Codes(head['codes'], void=head['void'], values=head['values'])
-    return SegModel(net, codes, head['size'], device, info=head['info'],
-                    temperature=head.get('temperature', 1.),
-                    scale=head.get('scale'), range=head.get('range'), resize=head.get('resize'), **kwargs)
+    also = ('temperature','scale','range','resize','channels','overlap','threshold')
+    kwargs |= {k: head[k] for k in also if head.get(k) is not None}
+    return SegModel(net, codes, head['size'], device, info=head['info'], **kwargs)
 
 # %% ../nbs/library/model_file.ipynb #e8083b72
 def load_model(

@@ -28,7 +28,9 @@ from .learner import seg_learner
 from .loss import SegLoss, class_weights
 from .model_file import load_model
 from .one_cycle import epochs_for
+from .overlap import as_overlap
 from .streets import streets, streets_home
+from .threshold import check_threshold
 
 # %% ../nbs/library/recipe.ipynb #49cc5613
 _sets = {'camvid': 'CAMVID', 'camvid_tiny': 'CAMVID_TINY'}
@@ -92,14 +94,17 @@ def open_data(
     colors=None, # See `as_colors`; names in it are the codes
     values=None, # The number in the masks of each code; default 0, 1, 2, …
     void=None, # Names or numbers that are never counted, beside those called void or unlabelled
-)->tuple: # `FoundPairs`, and a dict with `codes`, `colors`, `values`, `void`
+    channels=None, range=None, # See `SegDataset`
+)->tuple: # `FoundPairs`, and a dict with `codes`, `colors`, `values`, `void`, `channels`, `range`
     "A folder with what is said about it, as `segnb check` and `segnb train` open it"
-    found = FoundPairs(data_path(data), images, masks, roi, valid)
+    found = FoundPairs(data_path(data), images, masks, roi, valid, codes)
     colors, names = as_colors(colors)
     if isinstance(codes, list) and len(codes) == 1 and Path(codes[0]).is_file(): codes = Path(codes[0])
     number = lambda v: int(v) if str(v).isdigit() else v
     void = void_names if void is None else [*void_names, *map(number, void)]
-    return found, dict(codes=codes or names, colors=colors, values=values, void=void)
+    if isinstance(channels, list) and len(channels) == 1: channels = channels[0]
+    return found, dict(codes=codes or names, colors=colors, values=values, void=void, channels=channels,
+                       range=range)
 
 def understood(
     found:FoundPairs,
@@ -109,14 +114,21 @@ def understood(
     root = lambda p: Path(p).relative_to(found.path).as_posix() if Path(p).is_absolute() else str(p)
     places = lambda k: ', '.join(dict.fromkeys(root(p[k]) for p in found.parts))
     try:
-        about['codes'] = codes_for(found, **about)
-        codes = _in_words(about['codes'], about['colors'])
+        about['codes'] = codes_for(found, *(about[k] for k in ('codes','colors','void','values')))
+        codes = _in_words(about['codes'], about['colors']) if found.classes is None else _by_class(found)
     # the check that follows says more
     except (ValueError, OSError) as e: codes = f"not understood ({str(e).split(': ', 1)[-1].split(':')[0]})"
     n, roi = found.sides.count('val'), f'; outside {found.roi_pattern} void' if found.rois else ''
     valid = f'{n} images' if n else 'a random fifth, as nothing says which'
     return (f"images      {len(found)} in {places(1)}\n"
             f"masks       in {places(2)}: {codes}{roi}\nvalidation  {valid}")
+
+def _by_class(found):
+    "Classes that overlap, and in how many images each has a mask"
+    n = [sum(m is not None for m in ms) for ms in zip(*found.masks)]
+    some = ', '.join(f'{c} ({k})' for c,k in zip(found.classes, n))
+    return f"one for each class, which may overlap: {some}" + ("; where it has none, there is nothing of it"
+                                                               if min(n) < len(found) else '')
 
 def _in_words(codes, colors):
     "Numbers or colours in the files, and the names that they stand for"
@@ -155,7 +167,8 @@ def train_loaders(
         if f.level == 'stop': raise ValueError(f"{found.path}: {f!r}. {f.effect}; {f.remedy}. `segnb check` "
                                                "looks at everything else.")
         print(f'{f!r}: {f.effect}; {f.remedy}', flush=True)
-    ds, split = as_dataset(found, size=size, resize=resize, **about)
+    if found.classes: ds, split = as_overlap(found, size, about['range'], resize, about['channels'])
+    else: ds, split = as_dataset(found, size=size, resize=resize, **about)
     if size is None: ds.size = auto_size(ds)
     return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.')
 
@@ -297,6 +310,7 @@ def train(
     overwrite:bool=False, # Replace a model file that is there
     resume:bool=False, # Go on with a training run that was interrupted
     cbs=(), # Further callbacks
+    threshold:bool=False, # Choose the threshold on the validation images: see `fit_threshold`
     **about # `resize` and what `open_data` takes
 ):  # `SegLearner`, or 130 when it was interrupted
     "Train on a data set, print scores by class, save the model"
@@ -307,6 +321,7 @@ def train(
     folder = _free_checkpoints(out, overwrite, resume)
     set_seed(seed)
     start, dls = time.time(), train_loaders(path, crop, bs, size, **about)
+    if threshold: check_threshold(dls)
     _say_what_is_there(dls)
     checkpoint = Checkpoint(folder, about=dict(seed=seed))
     try: learn = train_recipe(dls, epochs, lr, encoder, precision, resume=checkpoint, cbs=cbs)
@@ -316,6 +331,7 @@ def train(
         return 130
     table, seconds = last_scores(learn), time.time()-start
     accuracy, iou = map(float, table.loc['all', ['accuracy','IoU']])
+    if threshold: print(learn.fit_threshold().to_string(float_format=lambda v: f'{v:.3f}'))
     learn.save_model(out, dict(data=str(data), epochs=learn.n_epoch, lr=lr, seed=seed, pixel_acc=accuracy,
                                mean_iou=iou))
     shutil.rmtree(folder)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn
 from fastai.callback.core import Callback
 from fastcore.basics import patch
-from .core import is_fitting, is_half, last_row, machine
-from .draw import colorize
+from .core import as_unit, is_fitting, is_half, last_row, machine
+from .draw import as_image, colorize
 from .learner import SegLearner
 
 # %% ../nbs/library/track.ipynb #c2226bca
@@ -140,9 +140,9 @@ def sample_images(
     out, training = {}, learn.model.training
     for i in np.linspace(0, len(frames)-1, min(n, len(frames))).round().astype(int):
         x, y = frames[i]
-        image = x.permute(1,2,0).numpy()
-        maps = [colorize(m, classes) for m in (y.numpy(), model.predict(image, scale=1))]
-        out[frames.ds.images[i].stem] = np.concatenate([image, *maps], 1)
+        pred = model.predict_batch(as_unit(x[None]))[0]
+        maps = [colorize(m, classes) for m in (y, pred)]
+        out[frames.ds.images[i].stem] = np.concatenate([as_image(x), *maps], 1)
     learn.model.train(training)
     return out
 

@@ -51,7 +51,8 @@ class Probs(nn.Module):
         if x.dtype == torch.uint8: x = x.float()/255
         with autocast(x.device, self.half): y = self.model(x)
         if getattr(self.model, 'gives_probs', False): return y.float()
-        return (y.float()/self.temperature).softmax(1)
+        y = y.float()/self.temperature
+        return y.sigmoid() if self.facts.get('overlap') else y.softmax(1)
 
 # %% ../nbs/10_tta.ipynb #4b0d48ac
 def as_probs(
