@@ -242,12 +242,13 @@ def _layer_facts(masks):
     facts = {k: _mask_facts(fn, None) for k,fn in enumerate(masks) if fn is not None}
     bad = next((f for f in facts.values() if 'counts' not in f), None)
     if bad: return dict(bad, error=bad.get('error', 'a mask in colours'))
-    many = [masks[k] for k,f in facts.items() if len(f['counts']) > 2 or len(f['counts']) == 2 and 0 not in f['counts']]
+    too_many = lambda counts: len(counts) > 2 or len(counts) == 2 and 0 not in counts
+    many = [masks[k] for k,f in facts.items() if too_many(f['counts'])]
     if many: return dict(error=f'{many[0].name} holds more than 0 and one other value')
     sizes = {f['size'] for f in facts.values()}
     if len(sizes) > 1: return dict(error=f'masks of several sizes: {sorted(sizes)}')
-    return dict(size=sizes.pop(), kind='layers', counts={k: f['counts'].get(max(f['counts']), 0) for k,f in facts.items()
-                                                         if max(f['counts'])})
+    counts = {k: f['counts'].get(max(f['counts']), 0) for k,f in facts.items() if max(f['counts'])}
+    return dict(size=sizes.pop(), kind='layers', counts=counts)
 
 def pair_facts(
     img, mask, # Paths; `mask` is a tuple where there is one for each class
@@ -470,7 +471,8 @@ def check_data(
         if told: findings.append(Finding('two codes, 0 and 255', [], f'255 is {codes.classes[1]}'))
     except ValueError as e: return Report(len(pairs), findings + [Finding('no codes', [], str(e))])
     # an image may have nothing of classes that overlap, or of all but one
-    more = [] if getattr(src, 'classes', None) and isinstance(src, FoundPairs) else _about_masks(pairs, facts, codes)
+    overlap = isinstance(src, FoundPairs) and src.classes
+    more = [] if overlap else _about_masks(pairs, facts, codes)
     return Report(len(pairs), findings + more + _about_classes(facts, sides, codes))
 
 def _find_codes(src, codes, void, values, facts):

@@ -81,7 +81,7 @@ class SigmoidLoss(nn.Module):
     def activation(self, x): return x.sigmoid()
     def decodes(self, x): return pack_masks(x > 0)
     def forward(self, logits, y):
-        "Logits (B,C,H,W) and packed masks (B,H,W), void 255, to one number, or (B,) when `reduction` is 'none'"
+        "Logits (B,C,H,W) and packed masks (B,H,W), void 255, to a number, or (B,) when `reduction` is 'none'"
         logits, y = logits.as_subclass(torch.Tensor).float(), y.as_subclass(torch.Tensor)
         keep, t = (y != VOID)[:,None].float(), unpack_masks(y, logits.shape[1]).float()
         dims = (1,2,3) if self.reduction == 'none' else (0,1,2,3)

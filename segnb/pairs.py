@@ -118,8 +118,8 @@ class FoundPairs:
     def __init__(self,
         path, # A folder in one of the layouts above, or any folder with `images` and `masks`
         images:str=None, # Pattern of the images, e.g. 'Tile */images/*.jpg'
-        # Pattern of their masks, e.g. 'Tile */masks/{stem}.png'; with `{class}` in it there is one for each of
-        # `classes`, and they may overlap
+        # Pattern of their masks, e.g. 'Tile */masks/{stem}.png'; with `{class}` in it there is one for each
+        # of `classes`, and they may overlap
         masks:str=None,
         roi:str=None, # Pattern of images of the region of interest (field of view): 0 is void
         valid=None, # Which are for validation: a text file of names, a folder of images, or a share (0..1)
