@@ -6,7 +6,7 @@
 __all__ = ['Pair', 'Names', 'commands', 'demo', 'train', 'check', 'predict', 'export', 'back', 'sweep', 'main']
 
 # %% ../nbs/library/cli.ipynb #7a8d7952
-import argparse, sys, warnings
+import argparse, os, sys, warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -209,6 +209,9 @@ def _line(message, category, *_): return f"segnb: {message}\n"
 
 def main(argv=None):
     "The command `segnb`; returns the exit status"
+    # read when torch is imported: threads that wait sleep soon; spinning beside other work makes steps five
+    # times as long (experiments/speed/threads.py), on an idle machine it brings nothing
+    if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '30000')
     argv = sys.argv[1:] if argv is None else list(argv)
     # a sentence, without the line of code that it comes from
     warnings.formatwarning = _line

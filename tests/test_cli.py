@@ -1,5 +1,5 @@
 """The command; most of it called here, some in processes of its own."""
-import shutil, signal, subprocess, sys
+import os, shutil, signal, subprocess, sys
 
 import numpy as np
 import pytest
@@ -123,3 +123,13 @@ def test_an_interrupted_training_goes_on(small_set, tmp_path):
     assert "epoch   1/4" not in rest.stdout and "epoch   4/4" in rest.stdout
     assert (tmp_path / "m.safetensors").exists() and not (tmp_path / "m.training").exists()
     assert segnb(*args[3:], "--overwrite", "--resume").returncode == 2             # nothing is there to go on with
+
+
+def test_threads_that_wait_sleep_soon_unless_the_user_decides(monkeypatch):
+    from segnb.cli import main
+    for policy, spin in ((None, "30000"), ("ACTIVE", None)):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        if policy is None: monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        else: monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+        with pytest.raises(SystemExit): main(["--help"])
+        assert os.environ.get("GOMP_SPINCOUNT") == spin
