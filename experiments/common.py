@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd, torch
 from segnb.core import atomic_file, autocast, machine
+from segnb.dataset import find_pairs
 
 
 def compare(speeds, rounds=3):
@@ -91,3 +92,12 @@ def show(df, digits=3):
     "Print a table and the machine"
     print(df.round(digits).to_string())
     print(', '.join(f'{k} {v}' for k, v in machine().items()))
+
+
+def own_split(path):
+    "`(SegDataset, splitter)` of a folder that comes with a split; `ValueError` where it does not"
+    ds, split = find_pairs(path)
+    if split is None:
+        raise ValueError(f"{path} comes without a split: a list valid.txt, or val/ with valannot/, says "
+                         "which frames are for validation")
+    return ds, split

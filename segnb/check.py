@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from .core import as_levels, progress, read_channels, read_image
-from .dataset import Codes, ColorsError, SegDataset, codes_for, color_table, read_mask, void_names
+from .dataset import SegDataset
+from .masks import Codes, ColorsError, codes_for, color_table, read_mask, void_names
 from .draw import as_image
 from .pairs import FoundPairs, scan_suffixes, stem_of
 

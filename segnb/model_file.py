@@ -19,7 +19,7 @@ from fastai.torch_core import default_device
 import segnb
 from .core import (as_levels, as_unit, autocast, fast_bf16, lacks_memory, pack_masks, pair_of,
                         progress, read_channels, read_image, resized_image, save_tensors, unpack_masks)
-from .dataset import Codes
+from .masks import Codes
 from .pairs import image_paths
 from .draw import as_image, class_colors, overlay, overlay_packed
 from .export import OnnxNet, pick_runtime, read_facts

@@ -9,7 +9,8 @@ __all__ = ['OverlapDataset', 'as_overlap', 'read_binary', 'SigmoidLoss', 'Overla
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
 from .core import VOID, image_size, opened, pack_masks, unpack_masks
-from .dataset import Codes, SegDataset
+from .dataset import SegDataset
+from .masks import Codes
 from .metrics import ConfusionMatrix
 from .pairs import FoundPairs
 

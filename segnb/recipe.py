@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from .core import epoch_line, one_at_a_time, save_tensors
 from .check import check_names
 from .checkpoint import Checkpoint
-from .dataset import Codes, as_dataset, codes_for, void_names
+from .dataset import as_dataset
+from .masks import Codes, codes_for, void_names
 from .pairs import FoundPairs
 from .dataloader import SegDataLoaders
 from .draw import plot_batch, plot_results

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from fastcore.basics import patch, store_attr
 from .core import progress
-from .dataset import camvid_codes
+from .masks import camvid_codes
 
 # %% ../nbs/library/streets.ipynb #7a68fa00
 street_void = 'Void'

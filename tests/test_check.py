@@ -5,7 +5,7 @@ import numpy as np, pytest
 from PIL import Image
 
 from segnb.check import kinds, check_data
-from segnb.dataset import mask_numbers
+from segnb.masks import mask_numbers
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from PIL import Image
 from segnb.check import pair_facts
 from segnb.checkpoint import read_checkpoint
 from segnb.core import read_image
-from segnb.dataset import Codes, SegDataset
+from segnb.dataset import SegDataset
+from segnb.masks import Codes
 from segnb.model_file import load_model
 
 CASES = int(os.environ.get("SEGNB_FUZZ", 300))

@@ -7,7 +7,8 @@ from sklearn import metrics as skm
 
 from segnb.augment import SegAugment, linear_part, random_center, resample, sample_grid
 from segnb.core import VOID
-from segnb.dataset import Codes, FoldSplitter
+from segnb.dataset import FoldSplitter
+from segnb.masks import Codes
 from segnb.draw import class_colors
 from segnb.loss import SegLoss, dice_loss, seg_cross_entropy
 from segnb.metrics import ConfusionMatrix

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 from hypothesis import given, settings, strategies as st
 
-from segnb.dataset import Codes
+from segnb.masks import Codes
 from segnb.calibrate import Reliability, disagreement, entropy, fit_temperature
 from segnb.core import peak_memory
 from segnb.model_file import SegModel, tile_starts, tile_weight

@@ -15,11 +15,10 @@ from pathlib import Path
 import pandas as pd, torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import record, show
+from common import own_split, record, show
 from segnb.calibrate import Reliability, fit_temperature, some_pixels, tempered
 from segnb.core import peak_memory, progress
 from segnb.dataloader import Frames, SegDataLoader
-from segnb.dataset import own_split
 from segnb.metrics import ConfusionMatrix
 from segnb.model_file import load_model
 from segnb.recipe import data_path

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import record
 from segnb.core import progress
 from segnb.dataloader import SegDataLoaders
-from segnb.dataset import ClipSplitter, Codes, FoldSplitter, find_pairs
+from segnb.dataset import ClipSplitter, FoldSplitter, find_pairs
+from segnb.masks import Codes
 from segnb.learner import seg_learner
 from segnb.lr_finder import lr_find
 from segnb.one_cycle import fit_one_cycle

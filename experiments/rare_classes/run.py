@@ -13,9 +13,9 @@ import numpy as np, pandas as pd
 from fastai.torch_core import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import record
+from common import own_split, record
 from segnb.dataloader import SegDataLoaders, default_crop
-from segnb.dataset import own_split, pixel_counts
+from segnb.dataset import pixel_counts
 from segnb.learner import seg_learner
 from segnb.loss import SegLoss, class_weights
 from segnb.one_cycle import fit_one_cycle

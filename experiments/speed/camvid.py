@@ -13,11 +13,10 @@ from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import record, show
+from common import own_split, record, show
 from peers import SMPUnet
 from segnb.core import VOID
 from segnb.dataloader import SegDataLoaders
-from segnb.dataset import own_split
 from segnb.loss import SegLoss
 from segnb.recipe import ENCODER, data_path, train_recipe
 from segnb.unet import EncoderUNet
