@@ -1,9 +1,10 @@
 """What the experiments share: functions run in turn, a training step, memory, tables with their facts"""
-import json, os, shlex, statistics, subprocess, sys, time
+import json, os, shlex, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import pandas as pd, torch
-from segnb.core import atomic_file, autocast, machine
+from scipy import stats
+from segnb.core import atomic_file, autocast, machine, one_at_a_time
 from segnb.dataset import find_pairs
 
 
@@ -86,6 +87,62 @@ def record(df, csv, command=None, more=False, float_format='%.4g', index=True, *
     measured = {'measured': [*earlier, facts(command, **about)]}
     with atomic_file(note) as tmp: tmp.write_text(json.dumps(measured, indent=1, ensure_ascii=False)+'\n')
     return csv
+
+
+def rows_of(csv):
+    "The rows of a table that may not be there yet"
+    return pd.read_csv(csv) if Path(csv).exists() else pd.DataFrame()
+
+
+def is_done(csv, **run):
+    "Whether a table has rows of a run, that is, with these values in these columns"
+    df = rows_of(csv)
+    return len(df) > 0 and all(k in df for k in run) and (df[[*run]] == pd.Series(run)).all(axis=1).any()
+
+
+_started = time.strftime('%H:%M:%S')
+
+
+def add_rows(rows, csv):
+    """Add rows to a table that grows run by run; several processes may do so at once.
+
+    `<name>.json` has one entry for each process that added some: machine, date, command, number of rows."""
+    csv, me = Path(csv), f'{_started} {os.getpid()}'
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(Path(tempfile.gettempdir())/f'{csv.stem}.rows'):
+        df, note = pd.concat([rows_of(csv), pd.DataFrame(rows)], ignore_index=True), csv.with_suffix('.json')
+        earlier = json.loads(note.read_text())['measured'] if note.exists() else []
+        mine = [e for e in earlier if e.get('process') == me]
+        with atomic_file(csv) as tmp: df.to_csv(tmp, float_format='%.5g', index=False)
+        about = facts(process=me, rows=len(rows)+sum(e['rows'] for e in mine))
+        measured = {'measured': [*(e for e in earlier if e not in mine), about]}
+        with atomic_file(note) as tmp: tmp.write_text(json.dumps(measured, indent=1, ensure_ascii=False)+'\n')
+
+
+def spread(df, by, column):
+    "Mean, standard deviation and number of runs of each group"
+    return df.groupby(by, sort=False)[column].agg(['mean', 'std', 'count'])
+
+
+def interval(d):
+    "Mean of some differences, and how far the ends of its 95 % interval (Student's t) are from it"
+    d = pd.Series(d).dropna()
+    return d.mean(), stats.t.ppf(.975, len(d)-1)*d.sem() if len(d) > 1 else float('nan')
+
+
+def differences(df, name, first, columns, pair=('seed',)):
+    """Each contender less the contender `first`, paired by seed: mean and half of the 95 % interval.
+
+    `name` is the column that says which contender a row is of."""
+    wide = df.pivot_table(index=list(pair), columns=name, values=list(columns), sort=False)
+    rows = []
+    for n in df[name].unique():
+        if n == first: continue
+        for c in columns:
+            d = (wide[c][n]-wide[c][first]).dropna()
+            mean, half = interval(d)
+            rows.append({name: f'{n} - {first}', 'score': c, 'mean': mean, '±': half, 'pairs': len(d)})
+    return pd.DataFrame(rows)
 
 
 def show(df, digits=3):
