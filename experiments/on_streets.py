@@ -8,6 +8,7 @@ from fastai.torch_core import set_seed
 
 from segnb.dataloader import SegDataLoaders
 from segnb.learner import seg_learner
+import segnb.lr_finder, segnb.one_cycle                             # give them our `lr_find`, `fit_one_cycle`
 from segnb.streets import streets
 
 ENCODER = 'tf_efficientnet_lite0'
