@@ -2,15 +2,17 @@
 
     python experiments/learning_rates/factors.py --out experiments/learning_rates/factors.csv
 
-For each seed: a range test, then runs of 6 epochs of one cycle at a tenth, a third, once, three and ten times the
-suggestion, and at the constant 0.01, all from the same weights, with the same images and crops in the same order.
+For each seed: a range test, then runs of 6 epochs of one cycle at a tenth, a third, once, three and ten
+times the suggestion, and at the constant 0.01, all from the same weights, with the same images and crops in
+the same order.
 
-Criterion, fixed beforehand: mean IoU on the validation images, and the difference to the run at the suggestion,
-paired by seed, with a 95 % interval. Three seeds on one data set show the shape; they do not rank rules.
+Criterion, fixed beforehand: mean IoU on the validation images, and the difference to the run at the
+suggestion, paired by seed, with a 95 % interval. Three seeds on one data set show the shape; they do not
+rank rules.
 
-factors.csv has a row for each run, with what fastai's four rules say of the same curve; factors_epochs.csv one for
-each epoch; factors_curve.csv one for each batch of the range tests. Where the loss was not finite, the scores of a
-run are empty. An interrupted run goes on."""
+factors.csv has a row for each run, with what fastai's four rules say of the same curve; factors_epochs.csv
+one for each epoch; factors_curve.csv one for each batch of the range tests. Where the loss was not finite,
+the scores of a run are empty. An interrupted run goes on."""
 import argparse, sys
 from pathlib import Path
 
@@ -40,11 +42,10 @@ def measure(out, seeds, epochs=6):
             restart(learn, seed)
             rows = train(learn, lambda cbs: learn.fit_one_cycle(epochs, lr, cbs=cbs))
             add_rows([dict(run, lr=lr, **r) for r in rows], file('epochs'))
-            last = {k: v for k, v in rows[-1].items() if k != 'epoch'} if len(rows) == epochs else {}
-            add_rows([dict(run, lr=lr, suggestion=curve.lr, **curve.suggestions, mean_iou=last.get('mean_iou'),
-                           pixel_acc=last.get('pixel_acc'), train_loss=last.get('train_loss'),
-                           valid_loss=last.get('valid_loss'))], out)
-            print(f"seed {seed}, {name} times, lr {lr:.2g}: {last}", flush=True)
+            last = rows[-1] if len(rows) == epochs else {}
+            scores = {k: last.get(k) for k in ('mean_iou', 'pixel_acc', 'train_loss', 'valid_loss')}
+            add_rows([dict(run, lr=lr, suggestion=curve.lr, **curve.suggestions, **scores)], out)
+            print(f"seed {seed}, {name} times, lr {lr:.2g}: {scores}", flush=True)
 
 
 if __name__ == '__main__':
@@ -56,5 +57,6 @@ if __name__ == '__main__':
     measure(args.out, args.seeds, args.epochs)
     df = rows_of(args.out)
     df['times'] = df.times.astype(str)
-    for s in ('lr', 'mean_iou', 'pixel_acc', 'valid_loss'): print(s, spread(df, 'times', s).to_string(), sep='\n')
+    for s in ('lr', 'mean_iou', 'pixel_acc', 'valid_loss'):
+        print(s, spread(df, 'times', s).to_string(), sep='\n')
     print(differences(df, 'times', '1', ['mean_iou', 'pixel_acc']).round(4).to_string(index=False))

@@ -2,13 +2,13 @@
 
     python experiments/losses/run.py --out experiments/losses/losses.csv
 
-Six losses, the same network, 12 epochs of one cycle at 0.01, three seeds; the seed decides new weights, order of
-the images and crops, so that the runs of a seed differ in the loss alone. The learning rate is the same for all
-and was not tuned for any.
+Six losses, the same network, 12 epochs of one cycle at 0.01, three seeds; the seed decides new weights,
+order of the images and crops, so that the runs of a seed differ in the loss alone. The learning rate is the
+same for all and was not tuned for any.
 
-Criterion, fixed beforehand: the difference to plain cross-entropy in mean IoU on the validation images, paired by
-seed, with a 95 % interval. IoU and accuracy of each class say what it costs the others; the four classes with the
-fewest pixels in the training set are the rare ones. An interrupted run goes on."""
+Criterion, fixed beforehand: the difference to plain cross-entropy in mean IoU on the validation images,
+paired by seed, with a 95 % interval. IoU and accuracy of each class say what it costs the others; the four
+classes with the fewest pixels in the training set are the rare ones. An interrupted run goes on."""
 import argparse, sys
 from pathlib import Path
 
@@ -58,4 +58,5 @@ if __name__ == '__main__':
     scores = ['mean_iou', 'pixel_acc', 'mean_acc']
     for s in scores: print(s, spread(df, 'loss', s).round(4).to_string(), sep='\n')
     print(differences(df, 'loss', 'plain', scores).round(4).to_string(index=False))
-    print(df.groupby('loss', sort=False)[[c for c in df if c.startswith('IoU')]].mean().T.round(3).to_string())
+    ious = [c for c in df if c.startswith('IoU')]
+    print(df.groupby('loss', sort=False)[ious].mean().T.round(3).to_string())

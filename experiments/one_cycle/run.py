@@ -2,19 +2,19 @@
 
     python experiments/one_cycle/run.py --out experiments/one_cycle/one_cycle.csv
 
-Three schedules with the same optimiser (Adam with decoupled weight decay) and the same loss: `one cycle` (our
-`fit_one_cycle`: learning rate up and down, momentum down and up), `constant` (fastai's `fit`) and `flat, cosine`
-(fastai's `fit_flat_cos`: constant for three quarters of the run, then a cosine to almost 0).
+Three schedules with the same optimiser (Adam with decoupled weight decay) and the same loss: `one cycle`
+(our `fit_one_cycle`: learning rate up and down, momentum down and up), `constant` (fastai's `fit`) and
+`flat, cosine` (fastai's `fit_flat_cos`: constant for three quarters of the run, then a cosine to almost 0).
 
-1. The search, with seed 0: each schedule at each of the learning rates 0.001, 0.003, 0.01, 0.03, for 6 and for 20
-   epochs. Where the best lies at an end of this grid, one more is tried beyond it (0.0003 or 0.1).
-2. The comparison, with seeds 1 to 5: each schedule at its own best learning rate for that length. The seed decides
-   new weights, order of the images and crops.
+1. The search, with seed 0: each schedule at each of the learning rates 0.001, 0.003, 0.01, 0.03, for 6 and
+   for 20 epochs. Where the best lies at an end of this grid, one more is tried beyond it (0.0003 or 0.1).
+2. The comparison, with seeds 1 to 5: each schedule at its own best learning rate for that length. The seed
+   decides new weights, order of the images and crops.
 
-Criterion, fixed beforehand: the mean over the seeds of the comparison of the difference in final mean IoU on the
-validation images, one cycle less constant, for each length, with a 95 % interval (Student's t, paired by seed).
-Final is what the last epoch leaves; no epoch is picked. `flat, cosine` says how much of it is the decay at the
-end. The search reads the validation images as well, for all schedules alike.
+Criterion, fixed beforehand: the mean over the seeds of the comparison of the difference in final mean IoU
+on the validation images, one cycle less constant, for each length, with a 95 % interval (Student's t,
+paired by seed). Final is what the last epoch leaves; no epoch is picked. `flat, cosine` says how much of it
+is the decay at the end. The search reads the validation images as well, for all schedules alike.
 
 one_cycle.csv has a row for each run (`part`: search or comparison), one_cycle_epochs.csv one for each epoch.
 An interrupted run goes on; two processes may share the work with --lengths."""

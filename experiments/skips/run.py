@@ -2,20 +2,20 @@
 
     python experiments/skips/run.py --out experiments/skips/skips.csv
 
-Two pairs of contenders, the same network and 12 epochs of one cycle at 0.01, three seeds; the seed decides new
-weights, order of the images and crops.
+Two pairs of contenders, the same network and 12 epochs of one cycle at 0.01, three seeds; the seed decides
+new weights, order of the images and crops.
 
-- `skips` and `no skips`: as `seg_learner` makes it, the encoder's first two stages frozen. Without skips each step
-  of the decoder gets zeros in place of the encoder's features, in training and validation; the network has the same
-  layers and as many weights. The decoder then knows the image from the deepest features alone, 1/32 of its height
-  and width.
-- `pretrained` and `random`: ImageNet weights and new weights for the encoder, with skips, and with all stages
-  learning in both.
+- `skips` and `no skips`: as `seg_learner` makes it, the encoder's first two stages frozen. Without skips
+  each step of the decoder gets zeros in place of the encoder's features, in training and validation; the
+  network has the same layers and as many weights. The decoder then knows the image from the deepest
+  features alone, 1/32 of its height and width.
+- `pretrained` and `random`: ImageNet weights and new weights for the encoder, with skips, and with all
+  stages learning in both.
 
-Criterion, fixed beforehand: difference in mean IoU on the validation images, paired by seed, with a 95 % interval.
-For skips also the accuracy at boundaries (pixels at most 2 away from another label of the ground truth, void
-included, in steps to any of the eight neighbours) and elsewhere: skips should help at boundaries most. An
-interrupted run goes on."""
+Criterion, fixed beforehand: difference in mean IoU on the validation images, paired by seed, with a 95 %
+interval. For skips also the accuracy at boundaries (pixels at most 2 away from another label of the ground
+truth, void included, in steps to any of the eight neighbours) and elsewhere: skips should help at
+boundaries most. An interrupted run goes on."""
 import argparse, sys
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def without_skips(model):
 
 
 def by_boundary(learn, width=2):
-    "Accuracy of the validation pixels at a boundary of the ground truth, elsewhere, and the share of the first"
+    "Accuracy at boundaries of the ground truth and elsewhere on the validation set; share of the former"
     right, n, model = torch.zeros(2), torch.zeros(2), learn.model.eval()
     with torch.inference_mode():
         for x, y in learn.dls.valid:
@@ -57,7 +57,8 @@ def measure(out, seeds, epochs=12, lr=1e-2):
     dls = streets_loaders()
     for seed in seeds:
         for name, kwargs in contenders.items():
-            run = dict(data='streets', model=ENCODER, network=name, opt='adam', lr=lr, epochs=epochs, seed=seed)
+            run = dict(data='streets', model=ENCODER, network=name, opt='adam', lr=lr, epochs=epochs,
+                       seed=seed)
             if is_done(out, **run): continue
             learn = streets_learner(dls, seed, **kwargs)
             if name == 'no skips': without_skips(learn.model)
@@ -83,4 +84,5 @@ if __name__ == '__main__':
     for pair in (['no skips', 'skips'], ['random', 'pretrained']):
         part = df[df.network.isin(pair)]
         print(differences(part, 'network', pair[0], scores).round(4).to_string(index=False))
-    print(df.groupby('network', sort=False)[[c for c in df if c.startswith('IoU')]].mean().T.round(3).to_string())
+    ious = [c for c in df if c.startswith('IoU')]
+    print(df.groupby('network', sort=False)[ious].mean().T.round(3).to_string())

@@ -1,0 +1,117 @@
+"""What does a recipe come to on a drive that it has not seen?
+
+    python experiments/clips/run.py CAMVID --seed 1 --work FOLDER --out experiments/clips/clips.csv
+
+CamVid is three drives, and its validation frames lie between training frames of one of them (0016E5). Here
+each drive is left out in turn, the validation frames being part of theirs: the recipe of `segnb train`
+trains on all frames of the other two and is judged on every frame of the third. The three confusion
+matrices are added, so that each frame is judged once, by a network that has not seen its drive.
+
+Criterion, fixed beforehand: mean IoU and pixel accuracy of the sum of the three matrices, at the end of the
+last epoch. Recipes are compared by it, paired by seed; three drives say little of the spread over drives,
+so each drive's own scores stand beside it.
+
+clips.csv has the matrices, a row for each recipe, drive, views and true class with the pixels of each
+predicted class; clips_scores.csv what they come to, with a row `all` where the three are there. A run that
+was interrupted goes on: drives that are in the table are not trained again, checkpoints and networks are
+kept in FOLDER, and a network that is there can be judged with other views. Two processes may share the work
+with --clips."""
+import argparse, shutil, sys, time
+from pathlib import Path
+
+import pandas as pd, torch
+from fastai.torch_core import set_seed
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import add_rows, is_done, own_split, rows_of
+from segnb.core import atomic_file
+from segnb.dataloader import SegDataLoaders
+from segnb.dataset import ClipSplitter
+from segnb.metrics import ConfusionMatrix
+from segnb.model_file import load_model
+from segnb.recipe import ENCODER, data_path, train_recipe
+from segnb.tta import TTA, as_probs
+
+CLIPS = ('0001TP', '0006R0', '0016E5')
+recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'views']
+
+
+def trained(dls, file, encoder, epochs, lr, seed):
+    "The network of a file; trained, from its last checkpoint, where there is none"
+    if not file.exists():
+        work, start = file.with_suffix('.training'), time.process_time()
+        learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
+        print(f'{time.process_time()-start:.0f} core seconds', flush=True)
+        learn.save_model(file)
+        shutil.rmtree(work, ignore_errors=True)
+    return as_probs(load_model(file))
+
+
+def matrix(model, dl, classes):
+    "The confusion matrix of a model over a set"
+    cm = ConfusionMatrix(classes=classes)
+    for x, y in dl: cm.add(model(x), y)
+    return cm
+
+
+def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=None, views=('none', 'flip'),
+            clips=CLIPS):
+    "Eleven rows for each clip and kind of views"
+    ds, _ = own_split(path)
+    if size: ds = ds.at_size(size)
+    h, w = ds.size or ds.file_sizes[0]
+    for clip in clips:
+        run = dict(data=Path(path).name, model=encoder, opt='adam', lr=lr, epochs=epochs, size=f'{h}x{w}',
+                   seed=seed, clip=clip)
+        todo = [v for v in views if not is_done(out, **run, views=v)]
+        if not todo: continue
+        set_seed(seed)
+        dls = SegDataLoaders.from_dataset(ds, ClipSplitter([clip]))
+        file = Path(work)/('_'.join(str(run[k]) for k in run if k not in ('data','opt'))+'.safetensors')
+        file.parent.mkdir(parents=True, exist_ok=True)
+        model = trained(dls, file, encoder, epochs, lr, seed)
+        for v in todo:
+            cm = matrix(model if v == 'none' else TTA(model, v), dls.valid, dls.classes)
+            add_rows([dict(run, views=v, frames=len(dls.valid_ds), true=c, **dict(zip(cm.classes, row)))
+                      for c, row in zip(cm.classes, cm.matrix.tolist())], out)
+            print(f'{run}, views {v}: mean IoU {cm.mean_iou:.3f}, accuracy {cm.pixel_acc:.3f}', flush=True)
+
+
+def scores(out):
+    "A row for each recipe and clip, and one for all three together"
+    df, rows = rows_of(out), []
+    for about, part in df.groupby(recipe, sort=False):
+        classes = list(part.true.unique())
+        counts = {c: torch.tensor(g.set_index('true').loc[classes, classes].to_numpy())
+                  for c, g in part.groupby('clip', sort=False)}
+        if len(counts) == len(CLIPS): counts['all'] = sum(counts.values())
+        for clip, m in counts.items():
+            cm = ConfusionMatrix(classes=classes)
+            cm.matrix = m
+            seen = part if clip == 'all' else part[part.clip == clip]
+            frames = int(seen.groupby('clip').frames.first().sum())
+            rows.append(dict(zip(recipe, about), clip=clip, frames=frames,
+                             mean_iou=cm.mean_iou, pixel_acc=cm.pixel_acc,
+                             **{f'IoU {c}': float(v) for c, v in zip(classes, cm.iou)}))
+    return pd.DataFrame(rows)
+
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('data', nargs='?', default='camvid', help='a folder with CamVid')
+    p.add_argument('--encoder', default=ENCODER)
+    p.add_argument('--epochs', type=int, default=30)
+    p.add_argument('--lr', type=float, default=4e-3)
+    p.add_argument('--seed', type=int, default=1)
+    p.add_argument('--size', type=int, nargs=2, metavar=('H','W'), help='resize the frames')
+    p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`')
+    p.add_argument('--clips', nargs='+', default=CLIPS, choices=CLIPS, help='only leave out these')
+    p.add_argument('--work', required=True, help='a folder for checkpoints and networks')
+    p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
+    args = p.parse_args()
+    measure(data_path(args.data), args.out, args.work, args.encoder, args.epochs, args.lr, args.seed,
+            args.size, args.views, args.clips)
+    df, out = scores(args.out), Path(args.out)
+    with atomic_file(out.with_stem(f'{out.stem}_scores')) as tmp:
+        df.to_csv(tmp, float_format='%.5g', index=False)
+    print(df.drop(columns=[c for c in df if c.startswith('IoU')]).round(3).to_string(index=False))
