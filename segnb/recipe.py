@@ -231,7 +231,7 @@ def print_scores(
     print(f"pixel accuracy {accuracy:.3f}  mean IoU {iou:.3f}  seconds {seconds:.0f}", flush=True)
 
 # %% ../nbs/library/recipe.ipynb #f6a98d79
-_trains = 'augment core dataloader dataset encoders fuse learner loss one_cycle streets unet'.split()
+_trains = 'augment core dataloader dataset encoders frames fuse learner loss one_cycle streets training unet'.split()
 
 def _code_hash():
     "Of the modules that decide what a training run comes to"
@@ -240,8 +240,8 @@ def _code_hash():
 
 def course_learner(
     seed:int=1, # For weights, order and crops
-    epochs:int=4, # Epochs
-    lr:float=2e-2, # Peak learning rate
+    epochs:int=6, # Epochs
+    lr:float=1e-2, # Peak learning rate
     **loss # To `SegLoss`, beside the class weights
 ):  # `SegLearner` on street scenes of 96x128, on the CPU
     "A trained network for the chapters: trained once, then read from the cache folder"

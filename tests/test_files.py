@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from segnb.all import SegDataLoaders, SegDataset, find_pairs, load_model, seg_learner
 from segnb.core import VOID, read_image
-from segnb.dataloader import Frames
+from segnb.frames import Frames
 
 FILES = Path(__file__).parent/"files"
 

@@ -15,7 +15,7 @@ from PIL import Image
 from conftest import segnb
 from segnb.all import (Codes, SegDataLoader, SegDataLoaders, SegDataset, SegLearner, Tiled, UNet, check_data,
                        find_pairs, load_model)
-from segnb.dataloader import Frames
+from segnb.frames import Frames
 from segnb.draw import error_image
 from segnb.model_file import SegModel
 
@@ -411,7 +411,7 @@ def test_10_logits_are_let_go_of(tmp_path):
 
 
 def test_11_half_precision_can_be_taken_off(tmp_path):
-    from segnb.learner import Bfloat16
+    from segnb.training import Bfloat16
     learn = small_learner(few(tmp_path / "d"), precision="bf16")
     learn.remove_cb(Bfloat16)
     assert not learn.half
@@ -452,7 +452,7 @@ def test_13_a_full_disk_is_told_before_anything_is_decoded(tmp_path, monkeypatch
 
 
 def test_13_a_temporary_folder_in_memory(tmp_path, monkeypatch):
-    import segnb.dataloader as d
+    import segnb.frames as d
     ds, _ = find_pairs(make_set(tmp_path / "d", [halves(0, 1)] * 3))
     monkeypatch.setattr(d, "_kind_of_disk", lambda p: "tmpfs")
     Frames(ds, memory_gb=0)                                                     # a little is no harm
@@ -462,7 +462,7 @@ def test_13_a_temporary_folder_in_memory(tmp_path, monkeypatch):
 
 def test_13_the_disk_is_taken_for_real(tmp_path):
     import os
-    from segnb.dataloader import _row
+    from segnb.frames import _row
     before = {f for f in os.listdir("/proc/self/fd")}
     row = _row(50 * 2**20, True)
     files = [f"/proc/self/fd/{f}" for f in set(os.listdir("/proc/self/fd")) - before]
