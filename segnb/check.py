@@ -6,7 +6,7 @@
 __all__ = ['kinds', 'Finding', 'clips_on_both_sides', 'check_names', 'in_between', 'thumbnail', 'pair_facts', 'nearest',
            'same_images', 'Report', 'check_data']
 
-# %% ../nbs/library/check.ipynb #42004206
+# %% ../nbs/library/check.ipynb #722585e4
 import hashlib, html, os, re, unicodedata, warnings
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +14,20 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import as_levels, progress, read_channels, read_image
+from .core import as_levels, few, is_deep, progress, read_channels, read_image
 from .dataset import SegDataset
-from .masks import Codes, ColorsError, codes_for, color_table, read_mask, void_names
+from .masks import Codes, ColorsError, codes_for, color_table, read_mask, rgb_of, void_names
 from .draw import as_image
 from .pairs import FoundPairs, scan_suffixes, stem_of
 
-# %% ../nbs/library/check.ipynb #6abe5fc1
+# %% ../nbs/library/check.ipynb #e232dc04
 _stop = {
     'no mask': ('the image cannot be used', 'add the mask, or move the image away'),
     'unreadable image': ('training ends when it is read', 'get the file again, or move the pair away'),
     'unreadable mask': ('training ends when it is read', 'get the file again, or move the pair away'),
     'sizes differ': ('mask and image do not fit', 'find out which was resized or turned, and save it again'),
-    'unknown values': ('numbers that stand for no class', 'name them in codes.txt, pass them as void, or fix '
-                                                          'the masks'),
+    'unknown values': ('numbers that stand for no class',
+                       'name them in codes.txt, pass them as void, or fix the masks'),
     'interpolated mask': ('along boundaries, mixtures of two numbers are taken for other classes',
                           'make the mask again as PNG; resize masks by the nearest pixel only'),
     'JPEG mask': ('JPEG changes numbers near boundaries', 'make the mask again as PNG'),
@@ -36,9 +36,9 @@ _stop = {
                         'give the colour of each code (colors=, --colors); or save all with one palette'),
     'no codes': ('nothing says what the numbers stand for',
                  'write a codes.txt: a name on each line, in the order of the numbers'),
-    'class never trained': ('the class cannot be learned', 'add images that hold it, or take it out of the '
-                                                           'codes; if its number is taken for void, give '
-                                                           'values= (--values)'),
+    'class never trained': ('the class cannot be learned',
+                            'add images that hold it, or take it out of the codes; if its number is taken '
+                            'for void, give values= (--values)'),
     'listed, not there': ('the list of validation images names images that cannot be used',
                           'take them out of valid.txt, or add what is missing'),
     'one side is empty': ('nothing to train on, or nothing to validate with', 'fix valid.txt')}
@@ -57,12 +57,13 @@ _warn = {
     'turned by EXIF': ('the pixels are sideways; the masks may have been drawn on upright images',
                        'turn the pixels (ImageOps.exif_transpose) and save, then look at the overlay'),
     'several frames': ('only the first is used', 'save each frame that matters as an image of its own'),
-    'kinds of masks differ': ('numbers may mean different things in them', 'look at one of each kind; save '
-                                                                           'all alike'),
+    'kinds of masks differ': ('numbers may mean different things in them',
+                              'look at one of each kind; save all alike'),
     'names nearly equal': ('which is which depends on the file system', 'rename one of them'),
     'mask without image': ('it is not used', 'add the image, or move the mask away'),
-    'a fourth channel': ('it varies, and is dropped as transparency is', 'nothing, if it is transparency; if '
-                         'it is a band of its own (near infrared): channels=4 (--channels 4)'),
+    'a fourth channel': ('it varies, and is dropped as transparency is',
+                         'nothing, if it is transparency; if it is a band of its own (near infrared): '
+                         'channels=4 (--channels 4)'),
     'few of 16 bits': ('divided by 65535 the images are nearly black',
                        'give the lowest and the highest value (range=, --range)')}
 _note = {
@@ -76,13 +77,10 @@ _note = {
     'very large': ('images above 40 megapixels', 'cut them into tiles, or pass size=')}
 kinds = {k: (level, *v) for level,d in dict(stop=_stop, warn=_warn, note=_note).items() for k,v in d.items()}
 
-def _common(files): return os.path.commonpath([os.path.dirname(f) for f in files])
-
 class Finding:
     "Something found in a data set"
     def __init__(self,
-        kind:str, # One of `kinds`
-        files, # The files it was found in
+        kind:str, files, # One of `kinds`, and the files it was found in
         detail:str='', # What exactly
     ):
         self.kind, self.files, self.detail = kind, [str(f) for f in files], detail
@@ -91,14 +89,15 @@ class Finding:
     def names(self):
         "The names of the first files, with folders where the names alone are not enough"
         names = [Path(f).name for f in self.files]
-        if len(set(names)) < len(names): names = [os.path.relpath(f, _common(self.files)) for f in self.files]
-        return ', '.join(names[:3]) + (' …' if len(names) > 3 else '')
+        if len(set(names)) == len(names): return few(names, 3)
+        folder = os.path.commonpath([os.path.dirname(f) for f in self.files])
+        return few((os.path.relpath(f, folder) for f in self.files), 3)
     def __repr__(self):
         detail = f', {self.detail}' if self.detail else ''
         files = f' ({len(self.files)}: {self.names})' if self.files else ''
         return f"{self.level}: {self.kind}{detail}{files}"
 
-# %% ../nbs/library/check.ipynb #24accab4
+# %% ../nbs/library/check.ipynb #c19eea22
 def _clip_and_number(p):
     "The beginning of a name, and the number that it ends in"
     found = re.fullmatch(r'(.*?)(\d+)', stem_of(p))
@@ -106,34 +105,30 @@ def _clip_and_number(p):
 
 def clips_on_both_sides(pairs, sides)->list: # `Finding`s
     "Clips, by name, of which some frames are for training and some for validation"
-    frames = defaultdict(lambda: defaultdict(list))
+    clips, out = defaultdict(list), []
     for (p,_),side in zip(pairs, sides):
         clip, number = _clip_and_number(p)
-        frames[clip][side].append((number, p))
-    clips, out = {c: f for c,f in frames.items() if sum(map(len, f.values())) > 2}, []
+        clips[clip].append((number, p, side))
+    clips = {c: sorted(f) for c,f in clips.items() if len(f) > 2}
     for clip,f in clips.items():
-        if len(clips) < 2 or not f['train'] or not f['val']: continue
         # the nearest two of two sides are neighbours in this
-        row = sorted((n, p, side) for side in ('val','train') for n,p in f[side])
-        beside = [(m-n, *((p, q) if s == 'val' else (q, p))) for (n,p,s),
-                  (m,q,t) in zip(row, row[1:]) if s != t]
+        beside = [(m-n, *((p, q) if s == 'val' else (q, p)))
+                  for (n,p,s),(m,q,t) in zip(f, f[1:]) if {s, t} == {'train', 'val'}]
+        if len(clips) < 2 or not beside: continue
         _, a, b = min(beside)
-        name = clip.rstrip('_-')
-        out.append(Finding('one clip on both sides', [p for _,p in f['val']],
-                           f'{name}: {a.name} beside {b.name}'))
+        out.append(Finding('one clip on both sides', [p for _,p,s in f if s == 'val'],
+                           f"{clip.rstrip('_-')}: {a.name} beside {b.name}"))
     return out
 
-# %% ../nbs/library/check.ipynb #33ceea82
+# %% ../nbs/library/check.ipynb #a38d60f6
 def _key(p): return unicodedata.normalize('NFC', stem_of(p)).casefold()
 
 def _nearly_equal(found):
     "Files whose names differ only in capitals or in how an accent is written"
     nearly, close = defaultdict(list), {_key(m).removesuffix('_p'): m for m in found.orphans}
     for i in [*found.images, *found.lone]: nearly[i.parent, _key(i)].append(i)
-    return [v for v in nearly.values() if len(v) > 1] + [[i, close[_key(i)]] for i in found.lone
-                                                         if _key(i) in close]
-
-def _some(items): return ', '.join(items[:5]) + (' …' if len(items) > 5 else '')
+    pairs = [[i, close[_key(i)]] for i in found.lone if _key(i) in close]
+    return [v for v in nearly.values() if len(v) > 1] + pairs
 
 def check_names(
     found:FoundPairs,
@@ -142,18 +137,17 @@ def check_names(
     out = [Finding('no mask', found.lone)]*bool(found.lone)
     out += [Finding('mask without image', found.orphans)]*bool(found.orphans)
     out += [Finding('names nearly equal', a) for a in _nearly_equal(found)]
-    if found.missing: out.append(Finding('listed, not there', [found.listed], _some(found.missing)))
+    if found.missing: out.append(Finding('listed, not there', [found.listed], few(found.missing)))
     if found.listed and len(set(found.sides)) == 1:
         side = found.sides[0].replace('val', 'validation').replace('train', 'training')
         out.append(Finding('one side is empty', [found.listed], f'all {len(found)} pairs are for {side}'))
     return out + clips_on_both_sides(list(zip(found.images, found.masks)), found.sides)
 
-# %% ../nbs/library/check.ipynb #98781f0b
+# %% ../nbs/library/check.ipynb #675c0e7a
 def in_between(
     a, # Integers (H,W)
 )->float:
-    """Of the places where the numbers of two pixels, one apart, differ by more than one: the share where the
-    pixel between has a number between"""
+    "Of places where two pixels, one apart, differ by more than one: the share with a number between, between"
     a, far, between = a.astype(np.int32), 0, 0
     for m in (a, a.T):
         left, mid, right = m[:,:-2], m[:,1:-1], m[:,2:]
@@ -170,18 +164,18 @@ def thumbnail(
     t -= t.mean()
     return t/max(np.linalg.norm(t), 1e-6)
 
-# %% ../nbs/library/check.ipynb #5c0dded3
+# %% ../nbs/library/check.ipynb #ec4d2622
 def _image_notes(im):
     "Names of findings about an open image"
     rgba = im.mode == 'RGBA'
     varies = rgba and len(set(im.getextrema()[3])) > 1
     there = {'alpha': im.mode in ('LA','PA') or rgba and not varies or 'transparency' in im.info,
-             'a fourth channel': varies, 'CMYK': im.mode == 'CMYK',
-             '16 bits': im.mode.startswith('I') or im.mode == 'F',
+             'a fourth channel': varies, 'CMYK': im.mode == 'CMYK', '16 bits': is_deep(im),
              'several frames': getattr(im, 'n_frames', 1) > 1,
-             'turned by EXIF': im.getexif().get(274, 1) != 1,
-             'very large': im.size[0]*im.size[1] > 40e6}
+             'turned by EXIF': im.getexif().get(274, 1) != 1, 'very large': im.size[0]*im.size[1] > 40e6}
     return [k for k,t in there.items() if t]
+
+def _fingerprint(a): return hashlib.blake2b(a.tobytes(), digest_size=16).digest()
 
 def _image_facts(fn, channels=None, range=None):
     "What there is to know about an image, or why it cannot be read"
@@ -195,11 +189,10 @@ def _image_facts(fn, channels=None, range=None):
             rgb = Image.fromarray(as_image(a))
         else:
             with Image.open(fn) as im:
-                f.update(size=im.size)
+                f.update(size=im.size, notes=_image_notes(im))
                 if im.mode.startswith('I'): f['top'] = im.getextrema()[1]
-                f['notes'] = _image_notes(im)
                 a = rgb = read_image(im, range)
-        f.update(print=hashlib.blake2b(a.tobytes(), digest_size=16).digest(), thumb=thumbnail(rgb))
+        f.update(print=_fingerprint(a), thumb=thumbnail(rgb))
     # decoders fail in many ways; one file must not end the visit
     except Exception as e: f['error'] = str(e) or type(e).__name__
     return f
@@ -217,7 +210,7 @@ def _mask_facts(fn, colors):
     except ColorsError as e: return dict(f, colours=e.colors)
     except Exception as e: return dict(error=str(e) or type(e).__name__)
 
-# %% ../nbs/library/check.ipynb #1ba99902
+# %% ../nbs/library/check.ipynb #898aaecb
 def _scan_facts(img, mask):
     "The same for NIfTI volumes"
     try: import nibabel as nib
@@ -226,15 +219,13 @@ def _scan_facts(img, mask):
     x, y = dict(notes=[]), {}
     try:
         v = nib.load(img)
-        x.update(size=v.shape, print=hashlib.blake2b(np.asarray(v.dataobj).tobytes(),
-                                                     digest_size=16).digest())
+        x.update(size=v.shape, print=_fingerprint(np.asarray(v.dataobj)))
     except Exception as e: x['error'] = str(e)
     try:
         v = nib.load(mask)
         values, counts = np.unique(np.asarray(v.dataobj), return_counts=True)
-        y.update(size=v.shape, kind=str(v.get_data_dtype()), jpeg=False)
-        y['counts'] = {int(k): int(n) for k,n in zip(values, counts)}
-        if (values != values.astype(int)).any(): y['interpolated'] = True
+        y.update(size=v.shape, kind=str(v.get_data_dtype()), jpeg=False, interpolated=(values % 1 != 0).any(),
+                 counts={int(k): int(n) for k,n in zip(values, counts)})
     except Exception as e: y['error'] = str(e)
     return x, y
 
@@ -261,17 +252,16 @@ def pair_facts(
     if isinstance(mask, tuple): return _image_facts(img, channels, range), _layer_facts(mask)
     return _image_facts(img, channels, range), _mask_facts(mask, colors)
 
-# %% ../nbs/library/check.ipynb #887246af
+# %% ../nbs/library/check.ipynb #e515ec1e
 def _colors_in_words(facts, colors, n=12):
     "The colours in masks that could not be read, with their share; which of them the table lacks"
     total = Counter()
     for _,y in facts: total.update(y.get('colours', {}))
-    known = set() if colors is None else {(k>>16, k>>8&255, k&255) for k in color_table(colors)}
-    new = [(c, v) for c,v in total.most_common() if c not in known]
-    words = ', '.join(f'{c} {v/total.total():.1%}' for c,v in new[:n]) + (' …' if len(new) > n else '')
-    absent = sorted(known - set(total))
-    says = f"{len(new)} colours {'that are not in the table' if known else 'of unknown meaning'}: {words}"
-    return says + (f"; of the table, not in these masks: {', '.join(map(str, absent[:n]))}" if absent else '')
+    known = set() if colors is None else set(map(rgb_of, color_table(colors)))
+    new = [f'{c} {v/total.total():.1%}' for c,v in total.most_common() if c not in known]
+    absent, what = known - set(total), 'that are not in the table' if known else 'of unknown meaning'
+    says = f"{len(new)} colours {what}: {few(new, n)}"
+    return says + (f"; of the table, not in these masks: {few(sorted(absent), n)}" if absent else '')
 
 def _about_pairs(pairs, facts, colors, range=None):
     "Findings about single pairs"
@@ -320,14 +310,14 @@ def _about_masks(pairs, facts, codes):
         elif len(labelled) == 1: single.append(mask)
     out = [Finding('only void', void)]*bool(void) + [Finding('one class only', single)]*bool(single)
     if unknown:
-        which = f"{sorted(unknown)[:8]}{' …' if len(unknown) > 8 else ''}"
-        out.append(Finding('unknown values', sorted(set(sum(unknown.values(), []))), which))
+        files = sorted(set(sum(unknown.values(), [])))
+        out.append(Finding('unknown values', files, f'[{few(sorted(unknown), 8)}]'))
     if len(modes) > 1:
         which = ', '.join(f'{len(v)} {k}' for k,v in modes.items())
         out.append(Finding('kinds of masks differ', [v[0] for v in modes.values()], which))
     return out
 
-# %% ../nbs/library/check.ipynb #16f12ab0
+# %% ../nbs/library/check.ipynb #122a57e3
 def _about_classes(facts, sides, codes):
     "Findings about classes that one side lacks"
     held = {s: set().union(*(y.get('counts', ()) for (_,y),t in zip(facts, sides) if t == s))
@@ -336,11 +326,10 @@ def _about_classes(facts, sides, codes):
     train, val = held.get('train', held.get('all', set())), held.get('val')
     never = [c for v,c in names if v not in train]
     lost = [] if val is None else [c for v,c in names if v not in val and v in train]
-    return ([Finding('class never trained', [], ', '.join(never))]*bool(never)
-            + [Finding('class never validated', [], ', '.join(lost))]*bool(lost))
+    found = {'class never trained': never, 'class never validated': lost}
+    return [Finding(k, [], ', '.join(v)) for k,v in found.items() if v]
 
-# For each of `some` the one `among` others that it resembles most, and how much
-def nearest(facts, some, among)->tuple:
+def nearest(facts, some, among)->tuple: # For each of `some` the one `among` others most like it, and how much
     "The most similar image, by thumbnails"
     thumbs = lambda idxs: np.stack([facts[k][0]['thumb'] for k in idxs])
     others, like, most = thumbs(among), [], []
@@ -383,15 +372,14 @@ def same_images(
     kind = 'alike, without a split' if some is among else 'nearly the same image on both sides'
     return out + _same(kind, [(name(a), name(b)) for a,b in near], f'{len(near)} of {len(some)}')
 
-# %% ../nbs/library/check.ipynb #0f46b0ca
+# %% ../nbs/library/check.ipynb #2c704861
 class Report:
     "What was found in a data set"
     def __init__(self,
         n:int, # Pairs that were read
         findings, # `Finding`s
     ):
-        order = {k: i for i,k in enumerate(('stop','warn','note'))}
-        self.n, self.findings = n, sorted(findings, key=lambda f: order[f.level])
+        self.n, self.findings = n, sorted(findings, key=lambda f: ('stop','warn','note').index(f.level))
 
     @property
     def ok(self):
@@ -426,7 +414,7 @@ class Report:
                 f'{cell(html.escape(f.kind)+small(f.detail))}{cell(f"{len(f.files)}"+small(f.names))}'
                 f'{cell(f.effect)}{cell(f.remedy)}</tr>')
 
-# %% ../nbs/library/check.ipynb #86aa0071
+# %% ../nbs/library/check.ipynb #72d0df71
 def _pairs_of(src):
     "Pairs, sides, findings about names, and the data set, if there is one already"
     if hasattr(src, 'train_ds'):                            # loaders
@@ -451,8 +439,7 @@ def check_data(
     channels=None, range=None, # See `SegDataset`
     **kwargs # `images`, `masks`, `roi`, `valid` of a folder: see `FoundPairs`
 )->Report:
-    """Read every pair of a data set and report what is wrong with it.
-    Raises `FileNotFoundError` where there are no pairs."""
+    "Read every pair of a data set and report what is wrong. Raises `FileNotFoundError` without any pair."
     if kwargs or isinstance(src, (str, Path)): src = FoundPairs(src, **kwargs)
     pairs, sides, findings, ds = _pairs_of(src)
     if ds is not None:
@@ -479,6 +466,5 @@ def check_data(
 def _find_codes(src, codes, void, values, facts):
     "The codes that were given, those of the folder, or a guess from the numbers that occur"
     if isinstance(codes, Codes): return codes
-    sound = [y['counts'] for _,y in facts
-             if 'counts' in y and not y.get('interpolated') and not y.get('jpeg')]
+    sound = [y['counts'] for _,y in facts if 'counts' in y and not (y.get('interpolated') or y.get('jpeg'))]
     return codes_for(src, codes, None, void, values, numbers=set().union(*sound) or {0})

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['random_state', 'set_random_state', 'read_checkpoint', 'Checkpoint']
 
-# %% ../nbs/library/checkpoint.ipynb #1146d1cb
+# %% ../nbs/library/checkpoint.ipynb #93c0e1bd
 import json, math, random, re
 from pathlib import Path
 
 import numpy as np, torch
 from fastcore.basics import patch
 from fastcore.foundation import L
-from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.core import CancelEpochException
 from fastai.optimizer import Optimizer
 from safetensors import safe_open, SafetensorError
-from .core import is_fitting, is_half, save_tensors
+from .core import Watcher, is_half, save_tensors
 from .model_file import read_header
 
-# %% ../nbs/library/checkpoint.ipynb #ed9e31c8
+# %% ../nbs/library/checkpoint.ipynb #0e0b110e
 def random_state()->tuple: # Python's, numpy's, torch's on the CPU, and a list of those on GPUs
     "The state of everything global that draws random numbers"
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -40,21 +40,18 @@ def _rng_state(learn):
     return tensors, dict(numpy=rest, python=python, loaders=[dl.rng.getstate() for dl in learn.dls.loaders])
 
 def _set_rng(learn, tensors, meta):
-    as_state = lambda s: (s[0], tuple(s[1]), s[2])
-    # 2 before 10
-    gpus = sorted((k for k in tensors if k.startswith('rng.cuda.')), key=lambda k: int(k[9:]))
-    cuda = [tensors[k] for k in gpus]
+    as_state, n = lambda s: (s[0], tuple(s[1]), s[2]), sum(k.startswith('rng.cuda.') for k in tensors)
+    cuda = [tensors[f'rng.cuda.{k}'] for k in range(n)] if n == torch.cuda.device_count() else []
     numpy_ = 'MT19937', tensors['rng.numpy'].numpy().astype(np.uint32), *meta['numpy']
-    set_random_state((as_state(meta['python']), numpy_, tensors['rng.torch'],
-                      cuda if len(cuda) == torch.cuda.device_count() else []))
+    set_random_state((as_state(meta['python']), numpy_, tensors['rng.torch'], cuda))
     for dl,s in zip(learn.dls.loaders, meta['loaders']): dl.rng.setstate(as_state(s))
 
-# %% ../nbs/library/checkpoint.ipynb #5297843b
+# %% ../nbs/library/checkpoint.ipynb #41462f07
 def _opt_state(opt):
     "The optimiser's state: tensors, and what is JSON"
-    if type(opt) is not Optimizer:
-        raise ValueError("checkpoints know fastai's Optimizer (Adam, SGD, RMSProp, …), not "
-                         f"{type(opt).__name__}: train without resume=")
+    if type(opt) is not Optimizer: raise ValueError(
+        f"checkpoints know fastai's Optimizer (Adam, SGD, RMSProp, …), not {type(opt).__name__}: train "
+        "without resume=")
     sd, tensors, rest = opt.state_dict(), {}, []
     for i,s in enumerate(sd['state']):
         tensors |= {f'opt.{i}.{k}': v for k,v in s.items() if isinstance(v, torch.Tensor)}
@@ -71,21 +68,19 @@ def _set_opt(opt, tensors, meta):
         state[int(i)][k] = like.copy_(v) if v.shape == p.shape else v.to(p.device)
     opt.load_state_dict(dict(state=state, hypers=L(meta['hypers'])))
 
-# %% ../nbs/library/checkpoint.ipynb #e1fe2259
+# %% ../nbs/library/checkpoint.ipynb #d33c3c4b
 # what earlier versions called them
 _old_names = dict(pictures='images', rates='lrs', rate='lr')
 
 def _about(learn):
     "What must be the same for a training run to go on"
     # an address is another one in each process
-    name = lambda o: re.sub(r' at 0x[0-9a-f]+', '', repr(o))
-    dl, model = learn.dls.train, learn.model
-    hypers = [{k: h[k] for k in ('lr','wd') if k in h} for h in learn.opt.hypers]
-    return dict(epochs=learn.n_epoch, batches=len(dl), images=len(dl.dataset), bs=dl.bs,
-                augment=name(getattr(dl, 'augment', None)),
+    name, dl = lambda o: re.sub(r' at 0x[0-9a-f]+', '', repr(o)), learn.dls.train
+    return dict(epochs=learn.n_epoch, batches=len(dl), images=len(dl.dataset), bs=dl.bs, half=is_half(learn),
+                augment=name(getattr(dl, 'augment', None)), loss=name(learn.loss_func),
                 classes=list(map(str, getattr(learn.dls, 'vocab', []))),
-                loss=name(learn.loss_func), half=is_half(learn), lrs=hypers,
-                weights=[[list(p.shape), p.requires_grad] for p in model.parameters()])
+                lrs=[{k: h[k] for k in ('lr','wd') if k in h} for h in learn.opt.hypers],
+                weights=[[list(p.shape), p.requires_grad] for p in learn.model.parameters()])
 
 def _recorded(rec):
     "Losses, learning rates and scores so far"
@@ -115,45 +110,36 @@ def read_checkpoint(
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as e:
         raise ValueError(f"{fn}: not a checkpoint of a training run ({e})") from e
 
-# %% ../nbs/library/checkpoint.ipynb #7db48af4
-class Checkpoint(Callback):
+# %% ../nbs/library/checkpoint.ipynb #3064086c
+class Checkpoint(Watcher):
     "Write the state of the training run after each epoch, and go on from there"
     order = 95                                              # after everybody who counts
     def __init__(self,
         folder, # Where `last.safetensors` and `best.safetensors` go; made if it is not there
         resume:bool=True, # Go on from a checkpoint that is there; if False, one that is there is an error
-        # Metric that says which model is best: the largest, or the smallest if it is a loss
-        best:str='mean_iou',
+        best:str='mean_iou', # Metric that says which model is best: the largest, or the smallest of a loss
         about=None, # A dict of what must also be the same for a training run to go on
     ): self.folder, self.resume, self.best, self.more, self.done = Path(folder), resume, best, about or {}, 0
     @property
     def last(self): return self.folder/'last.safetensors'
 
-    @property
-    def learn(self): return self.__dict__.get('_learn')
-    @learn.setter
-    def learn(self, learn):                                 # None when the callback is taken off
-        if learn is not None: learn._do_fit = self._do_fit
-        elif self.learn is not None: self.learn.__dict__.pop('_do_fit', None)
-        self.__dict__['_learn'] = learn
-
+    def put_on(self, learn): learn._do_fit = self._do_fit
+    def taken_off(self, learn): learn.__dict__.pop('_do_fit', None)
     def _do_fit(self):
         "fastai's loop over epochs, from the one that is next"
         first, self.done, learn = self.done, 0, self.learn
         for learn.epoch in range(first, learn.n_epoch):
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
-    def before_fit(self):
-        self.run = is_fitting(self.learn)
-        if not self.run: return
+    def begin(self):
         self.about, self.best_value = {**_about(self.learn), **self.more}, None
         self._can_keep_best()
         self.folder.mkdir(parents=True, exist_ok=True)
         for half_written in self.folder.glob('.*.tmp'): half_written.unlink()
         if not self.last.exists(): return self._save(0)
-        if not self.resume:
-            raise FileExistsError(f"{self.last} is there, of a training run that may want to go on: pass "
-                                  "resume=True, or choose another folder")
+        if not self.resume: raise FileExistsError(
+            f"{self.last} is there, of a training run that may want to go on: pass resume=True, or choose "
+            "another folder")
         self._load()
 
     def after_epoch(self):
@@ -164,7 +150,7 @@ class Checkpoint(Callback):
                 print(f"epoch {self.epoch+1}: the checkpoint could not be written to {self.folder} ({e}). "
                       "Training goes on; the last one is unchanged.", flush=True)
 
-# %% ../nbs/library/checkpoint.ipynb #bc6a7b84
+# %% ../nbs/library/checkpoint.ipynb #252f2ec8
 @patch
 def _save(self:Checkpoint, done):
     "The state after `done` epochs"
@@ -182,10 +168,12 @@ def _load(self:Checkpoint):
     now = json.loads(json.dumps(self.about))                            # as JSON keeps it: lists for tuples
     then = {_old_names.get(k, k): v for k,v in meta['about'].items()}
     short = lambda v: f'{v}' if len(f'{v}') < 40 else f'{str(v)[:36]} …'
-    both = [k for k in then if k in now]                                # older files have other settings
-    differ = [f'{k} ({short(then[k])} then, {short(now[k])} now)' for k in both if now[k] != then[k]]
-    if differ: raise ValueError(f"{self.last} is of another training run. What differs: {'; '.join(differ)}. "
-                                "Choose another folder to begin anew.")
+    # older files have other settings
+    differ = '; '.join(f'{k} ({short(v)} then, {short(now[k])} now)'
+                       for k,v in then.items() if now.get(k, v) != v)
+    if differ: raise ValueError(
+        f"{self.last} is of another training run. What differs: {differ}. Choose another folder to begin "
+        "anew.")
     learn.model.load_state_dict({k[6:]: v for k,v in tensors.items() if k.startswith('model.')})
     _set_opt(learn.opt, tensors, meta['opt'])
     _set_rng(learn, tensors, meta['rng'])

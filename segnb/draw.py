@@ -6,49 +6,42 @@
 __all__ = ['class_colors', 'colorize', 'as_image', 'boundaries', 'overlay', 'overlay_packed', 'error_image', 'confidence_image',
            'shown', 'legend_handles', 'legend_below', 'show_row', 'plot_batch', 'plot_results']
 
-# %% ../nbs/library/draw.ipynb #03b88f44
-import functools
-
-import numpy as np, torch
+# %% ../nbs/library/draw.ipynb #f8a411c9
+import matplotlib.pyplot as plt, numpy as np, torch
 from PIL import Image
 from fastcore.basics import ifnone
+from matplotlib import colormaps
+from matplotlib.patches import Patch
+from scipy.ndimage import generate_binary_structure, maximum_filter, minimum_filter
 from .core import VOID, to_rgb, unpack_masks
 
-# %% ../nbs/library/draw.ipynb #cd5c90cd
+# %% ../nbs/library/draw.ipynb #e39257c7
 _table = """
-93ccf5 914216 efed82 70646f c7c89d 4c9461 ff9f1c a070ae 1d4e89 f53f0f 70b0b0 3b1414 141462 b1ffeb
-d814ff 62283b c48aff b114c4 28149d 624f4f 62ebd8 ffc44f 9db176 28143b 28629d ff7614 6214eb 4f3b62
-c462d8 761414 769d8a b14f3b c4ebb1 ffffc4 9db1eb 76768a 7614b1 3b62d8 3b284f d876d8 9d8ab1 76c4c4
-8a2828 b1763b 4f764f 768a8a 9debff d8ff28 b19d3b d8d88a c4b19d 4f76ff 9dc462 62d8c4 143b8a 764f76
-8a62b1 ffd83b 4f1428 141428 9d4f14 b1149d 621476 148a62 28283b b176ff 9d284f 282862 c4d8b1 8a14ff
-628a14 762876 ff4f76 3b144f 9dd8ff 76284f 283b14 8a76c4 624fb1 76ff62 8a4f3b d84fc4 4f4f62 4f28c4
-ffb13b 62289d 28ffc4 ebd8eb 3beb76 14c48a ff28eb 4f628a 4fb14f eb8a62 6214d8 d8284f 144f28 7676eb
-d88ad8 c49dff 28148a 76d876 763b76 b128d8 ebb1eb 768aeb d8769d c47676 b16276 8affff 763b3b 3b9d9d
-9d3beb c48ac4 d8ffd8 3b6262 629deb 9dc4d8 c4ff9d 62769d d8b1b1 c44f9d c44fd8 d8ebd8 c4b1ff d86262
-3b8ab1 b1b1d8 9d28b1 764fc4 8ab1c4 624f8a 1414b1 eb8ab1 d8b14f c476c4 3b4f3b 764f9d ffc4d8 b19deb
-b19d9d c41476 62763b 4f2862 ebffff d84f62 d8763b b1d862 d89d8a 8ac476 9d4fc4 2876b1 ffff62 8aeb9d
-b11462 769d28 b1c48a d8c4b1 14768a 766228 762828 8ab162 1414ff eb14b1 767614 4f2828 b1768a 8a3b14
-8a8a76 9dffb1 8ac4b1 b1eb14 8a628a ebd89d c4d814 d8eb9d 9d624f 14d814 8aebeb 8a28eb 8a9dff c43b76
-b1d8eb 9d143b ebebff 3b1476 9deb62 76eb8a 623b8a b13b62 281414 4f4f9d d83bff c4c44f 3bb176 d8629d
-62c49d 622876 8ad88a d89deb eb6214 764f28 9d4feb 4fff76 c48a8a c49d4f 3b2814 ffd8c4 626276 7628d8
-ffebeb 149d3b c4b1c4 eb1428 d89d3b 148ad8 b1d8c4 ff9d9d 623b14 76c4ff 28b1c4 ffc4b1 b11414 ebffb1
-ebeb14 d83bc4 8a763b d862ff 9dff4f eb76ff 76144f 1476d8 b18a4f b14f9d 4f4f28 14c414 283b3b b1b14f
-d88a76 ebebc4 4fc4d8 c44f3b 622814 9d28ff 143b62 4f8a4f 142828 b1c428 62d862 8aff8a b1c4eb 14b19d
-14144f b18ad8 14d8eb"""
+93ccf5 914216 efed82 70646f c7c89d 4c9461 ff9f1c a070ae 1d4e89 f53f0f 70b0b0 3b1414 141462 b1ffeb d814ff
+62283b c48aff b114c4 28149d 624f4f 62ebd8 ffc44f 9db176 28143b 28629d ff7614 6214eb 4f3b62 c462d8 761414
+769d8a b14f3b c4ebb1 ffffc4 9db1eb 76768a 7614b1 3b62d8 3b284f d876d8 9d8ab1 76c4c4 8a2828 b1763b 4f764f
+768a8a 9debff d8ff28 b19d3b d8d88a c4b19d 4f76ff 9dc462 62d8c4 143b8a 764f76 8a62b1 ffd83b 4f1428 141428
+9d4f14 b1149d 621476 148a62 28283b b176ff 9d284f 282862 c4d8b1 8a14ff 628a14 762876 ff4f76 3b144f 9dd8ff
+76284f 283b14 8a76c4 624fb1 76ff62 8a4f3b d84fc4 4f4f62 4f28c4 ffb13b 62289d 28ffc4 ebd8eb 3beb76 14c48a
+ff28eb 4f628a 4fb14f eb8a62 6214d8 d8284f 144f28 7676eb d88ad8 c49dff 28148a 76d876 763b76 b128d8 ebb1eb
+768aeb d8769d c47676 b16276 8affff 763b3b 3b9d9d 9d3beb c48ac4 d8ffd8 3b6262 629deb 9dc4d8 c4ff9d 62769d
+d8b1b1 c44f9d c44fd8 d8ebd8 c4b1ff d86262 3b8ab1 b1b1d8 9d28b1 764fc4 8ab1c4 624f8a 1414b1 eb8ab1 d8b14f
+c476c4 3b4f3b 764f9d ffc4d8 b19deb b19d9d c41476 62763b 4f2862 ebffff d84f62 d8763b b1d862 d89d8a 8ac476
+9d4fc4 2876b1 ffff62 8aeb9d b11462 769d28 b1c48a d8c4b1 14768a 766228 762828 8ab162 1414ff eb14b1 767614
+4f2828 b1768a 8a3b14 8a8a76 9dffb1 8ac4b1 b1eb14 8a628a ebd89d c4d814 d8eb9d 9d624f 14d814 8aebeb 8a28eb
+8a9dff c43b76 b1d8eb 9d143b ebebff 3b1476 9deb62 76eb8a 623b8a b13b62 281414 4f4f9d d83bff c4c44f 3bb176
+d8629d 62c49d 622876 8ad88a d89deb eb6214 764f28 9d4feb 4fff76 c48a8a c49d4f 3b2814 ffd8c4 626276 7628d8
+ffebeb 149d3b c4b1c4 eb1428 d89d3b 148ad8 b1d8c4 ff9d9d 623b14 76c4ff 28b1c4 ffc4b1 b11414 ebffb1 ebeb14
+d83bc4 8a763b d862ff 9dff4f eb76ff 76144f 1476d8 b18a4f b14f9d 4f4f28 14c414 283b3b b1b14f d88a76 ebebc4
+4fc4d8 c44f3b 622814 9d28ff 143b62 4f8a4f 142828 b1c428 62d862 8aff8a b1c4eb 14b19d 14144f b18ad8 14d8eb"""
 
-@functools.lru_cache
-def _all_colors():
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    colors[:255] = [[int(c[k:k+2], 16) for k in (0,2,4)] for c in _table.split()]
-    return colors
+_colors = np.array([list(bytes.fromhex(c)) for c in _table.split()], dtype=np.uint8)
 
 def class_colors(
     n:int, # Number of classes, up to 255
 )->np.ndarray: # uint8 (256,3); row `i` is the colour of class `i`, rows from `n` on (void is 255) are black
     "A colour for each class, the same in every figure"
-    out = _all_colors().copy()
-    out[n:] = 0
-    return out
+    return np.pad(_colors[:n], ((0, 256-n), (0, 0)))
 
 def colorize(
     mask, # Class indices (H,W), void 255
@@ -57,16 +50,14 @@ def colorize(
     "A mask in colours"
     return class_colors(n)[np.asarray(mask).astype(np.uint8)]
 
-# %% ../nbs/library/draw.ipynb #15ea0b62
+# %% ../nbs/library/draw.ipynb #1de2e381
 def as_image(
     x, # uint8 or float in 0..1: tensor (C,H,W), array (H,W,C) or (H,W), or a PIL image
     rgb=None, # Indices of the channels to show as red, green and blue; default: the first three
 )->np.ndarray: # uint8 (H,W,3)
     "Anything that is an image as an array of bytes, for drawing"
     if isinstance(x, Image.Image): return np.asarray(to_rgb(x))
-    if isinstance(x, torch.Tensor):
-        x = x.detach().cpu()
-        x = x.float().numpy() if x.is_floating_point() else x.numpy()
+    if isinstance(x, torch.Tensor): x = (x.float() if x.is_floating_point() else x).numpy(force=True)
     a = np.asarray(x)
     if a.ndim == 3 and a.shape[2] > 4 and a.shape[0] < a.shape[2]: a = a.transpose(1,2,0)
     if a.ndim == 2: a = a[..., None]
@@ -79,15 +70,9 @@ def as_image(
 def boundaries(
     mask, # Class indices (H,W)
 )->np.ndarray: # bool (H,W)
-    "Pixels whose right or lower neighbour has another label, and those neighbours"
-    m = np.asarray(mask)
-    edge = np.zeros(m.shape, dtype=bool)
-    down, right = m[1:] != m[:-1], m[:,1:] != m[:,:-1]
-    edge[1:] |= down
-    edge[:-1] |= down
-    edge[:,1:] |= right
-    edge[:,:-1] |= right
-    return edge
+    "Pixels that have a neighbour (above, below, left or right) with another label"
+    m, cross = np.asarray(mask), generate_binary_structure(2, 1)
+    return maximum_filter(m, footprint=cross) != minimum_filter(m, footprint=cross)
 
 def overlay(
     x, # An image: see `as_image`
@@ -120,7 +105,7 @@ def overlay_packed(
     for k,m in enumerate(unpack_masks(np.asarray(packed), n)): x = overlay(x, np.where(m, k, VOID), n, alpha)
     return x
 
-# %% ../nbs/library/draw.ipynb #5d93b1b8
+# %% ../nbs/library/draw.ipynb #59e55242
 def error_image(
     x, # An image: see `as_image`
     target, pred, # Class indices (H,W), void 255
@@ -134,10 +119,9 @@ def confidence_image(
     conf, # uint8 (H,W), 255 is certain
 )->np.ndarray: # uint8 (H,W,3)
     "Confidence as a map: dark is uncertain"
-    from matplotlib import colormaps
     return (colormaps['cividis'](np.asarray(conf))[...,:3]*255).astype(np.uint8)
 
-# %% ../nbs/library/draw.ipynb #f8acd4e3
+# %% ../nbs/library/draw.ipynb #91bdd1b5
 def shown(fig):
     "Display a figure in a notebook, and return it elsewhere"
     from IPython import get_ipython
@@ -150,33 +134,34 @@ def legend_handles(
     present=None, # Class indices to list; default all
 )->list: # matplotlib patches
     "Coloured patches with the classes' names, for `legend(handles=…)`"
-    from matplotlib.patches import Patch
-    colors = class_colors(len(classes))/255
-    return [Patch(color=colors[i], label=classes[i]) for i in range(len(classes)) if present is None
-            or i in present]
+    colors, listed = class_colors(len(classes))/255, range(len(classes))
+    return [Patch(color=colors[i], label=classes[i]) for i in listed if present is None or i in present]
 
 def legend_below(fig, classes, present=None):
-    "Lay out `fig` with a legend of the classes below the images"
+    "`fig`, laid out with a legend of the classes below the images"
     handles = legend_handles(classes, present)
     fig.legend(handles=handles, loc='lower center', ncol=min(len(handles), 8), fontsize=8, frameon=False)
     rows = -(-len(handles)//8)
     fig.tight_layout(rect=(0, .25*rows/fig.get_figheight(), 1, 1), pad=.3, h_pad=.8)
+    plt.close(fig)
+    return fig
+
+def _fill(axs, images, titles=None, **kwargs):
+    "Draw images in axes, with titles"
+    for ax,im,t in zip(axs.flat, images, ifnone(titles, [None]*len(images))):
+        ax.imshow(im, **kwargs)
+        if t is not None: ax.set_title(t, fontsize=9)
+    for ax in axs.flat: ax.axis('off')
 
 def show_row(
-    images, # Arrays for `imshow`
-    titles=None, # A title for each
+    images, titles=None, # Arrays for `imshow`, and a title for each
     width:float=10., # Inches, of all together
     **kwargs # To `imshow`
 ):  # A matplotlib figure
     "Images side by side, without axes"
-    import matplotlib.pyplot as plt
-    h, w = np.shape(images[0])[:2]
-    fig, axs = plt.subplots(1, len(images), figsize=(width, width/len(images)*h/w+.3*(titles is not None)),
-                            squeeze=False)
-    for k,ax in enumerate(axs[0]):
-        ax.imshow(images[k], **kwargs)
-        ax.axis('off')
-        if titles is not None: ax.set_title(titles[k], fontsize=9)
+    (h, w), n = np.shape(images[0])[:2], len(images)
+    fig, axs = plt.subplots(1, n, figsize=(width, width/n*h/w+.3*(titles is not None)), squeeze=False)
+    _fill(axs, images, titles, **kwargs)
     fig.tight_layout(pad=.3)
     plt.close(fig)
     return fig
@@ -194,24 +179,16 @@ def plot_batch(
     packed:bool=False, # The masks overlap, and are packed
 ):  # A matplotlib figure
     "Images with their masks' colours over them, and a legend of the classes that occur"
-    import matplotlib.pyplot as plt
-    n = min(max_n, len(x))
+    n, draw = min(max_n, len(x)), overlay_packed if packed else overlay
     if ncols is None: ncols = 3 if nrows is None else -(-n//nrows)
     n = min(n, ncols*ifnone(nrows, n))
     ncols = min(ncols, n)
-    rows = -(-n//ncols)
-    h = 10/ncols*x[0].shape[-2]/x[0].shape[-1]
+    rows, h = -(-n//ncols), 10/ncols*x[0].shape[-2]/x[0].shape[-1]
     figsize = ifnone(figsize, (10, rows*(h+.2*(titles is not None))+.5))
     fig, axs = plt.subplots(rows, ncols, figsize=figsize, squeeze=False)
-    for ax in axs.flat: ax.axis('off')
-    for i,ax in zip(range(n), axs.flat):
-        draw = overlay_packed if packed else overlay
-        ax.imshow(draw(as_image(x[i], rgb), y[i].cpu(), len(classes), alpha))
-        if titles is not None: ax.set_title(titles[i], fontsize=9)
-    present = set(np.unique(np.concatenate([np.unique(m.cpu()) for m in y[:n]])).tolist())
-    legend_below(fig, classes, None if packed else present)
-    plt.close(fig)
-    return fig
+    _fill(axs, [draw(as_image(x[i], rgb), y[i].cpu(), len(classes), alpha) for i in range(n)], titles)
+    present = set().union(*(m.unique().tolist() for m in y[:n]))
+    return legend_below(fig, classes, None if packed else present)
 
 def plot_results(
     x, y, pred, # (B,3,H,W) images, (B,H,W) masks and (B,H,W) predicted class indices
@@ -224,9 +201,7 @@ def plot_results(
     rgb=None, packed:bool=False, # See `plot_batch`
 ):  # A matplotlib figure
     "A row an image: image, ground truth, prediction, and in red where they differ (void left out)"
-    import matplotlib.pyplot as plt
-    n, k = min(ifnone(nrows, max_n), len(x)), len(classes)
-    h = 12/4*x[0].shape[-2]/x[0].shape[-1]
+    n, k, h = min(ifnone(nrows, max_n), len(x)), len(classes), 12/4*x[0].shape[-2]/x[0].shape[-1]
     fig, axs = plt.subplots(n, 4, figsize=ifnone(figsize, (12, n*(h+.25)+.6)), squeeze=False)
     for i,row in enumerate(axs):
         im, t, p = as_image(x[i], rgb), np.asarray(y[i].cpu()), np.asarray(pred[i].cpu())
@@ -234,10 +209,5 @@ def plot_results(
         paint = (lambda m: overlay_packed(im//3, m, k)) if packed else (lambda m: colorize(m, k))
         columns = {titles[i] if titles is not None else 'image': im, 'ground truth': paint(t),
                    'prediction': paint(p), f'{right:.1%} of pixels correct': error_image(im, t, p)}
-        for ax,(title,a) in zip(row, columns.items()):
-            ax.imshow(a)
-            ax.axis('off')
-            ax.set_title(title, fontsize=9)
-    legend_below(fig, classes)
-    plt.close(fig)
-    return fig
+        _fill(row, columns.values(), columns)
+    return legend_below(fig, classes)

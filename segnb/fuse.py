@@ -14,12 +14,10 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers.padding import pad_same
 from .unet import EncoderUNet, UpConv
 
-# %% ../nbs/library/fuse.ipynb #842a451f
+# %% ../nbs/library/fuse.ipynb #327a7fe9
 class _Folds:
-    """Mixed into a convolution: takes over the batch norm in `norms`, if there is one and it is in
-    evaluation mode"""
-    # a tuple, so that the norm is not registered a second time
-    norms = ()
+    "Mixed into a convolution: takes over the batch norm in `norms`, if there is one in evaluation mode"
+    norms = ()                              # a tuple, so that the norm is not registered a second time
     def kernel(self):
         "Weight and bias to convolve with"
         w, b = self.weight, self.bias
@@ -30,8 +28,7 @@ class _Folds:
         return w*s[:,None,None,None], shift if b is None else shift+b*s
 
 class _StepsAside:
-    """Mixed into a batch norm that a convolution takes over: leaves all but the activation to it in
-    evaluation mode"""
+    "Mixed into a batch norm that a convolution takes over in evaluation mode: does the activation only"
     def forward(self, x): return super().forward(x) if self.training else self.after(x)
 
 class FusedNorm(_StepsAside, nn.BatchNorm2d):
@@ -42,31 +39,24 @@ class FusedNormAct(_StepsAside, BatchNormAct2d):
     "The same for timm's batch norm with its activation"
     def after(self, x): return self.act(self.drop(x))
 
-# %% ../nbs/library/fuse.ipynb #457d7d97
-_conv_backward = torch.ops.aten.convolution_backward
-_cl = torch.channels_last
-
-def _input_grad(g, x, w, stride, padding):
-    "Gradient of a depthwise convolution's input"
-    only = (True,False,False)
-    return _conv_backward(g, x, w, None, stride, padding, (1,1), False, (0,0), len(w), only)[0]
-
-def _weight_grad(g, x, w, stride, padding):
-    "Gradient of a depthwise convolution's weights"
-    only = (False,True,False)
-    return _conv_backward(g, x, w, None, stride, padding, (1,1), False, (0,0), len(w), only)[1]
+# %% ../nbs/library/fuse.ipynb #01e523d5
+def _grad(of, g, x, w, stride, padding):
+    "Gradient of a depthwise convolution's input (0) or weights (1)"
+    only = [k == of for k in range(3)]
+    backward = torch.ops.aten.convolution_backward
+    return backward(g, x, w, None, stride, padding, (1,1), False, (0,0), len(w), only)[of]
 
 def _weight_grad_by_corners(g, x, w, stride, padding):
-    "The same gradient from 3x3 pieces, for which there is a fast kernel"
+    "The gradient of the weights from 3x3 pieces, for which there is a fast kernel"
     k = w.shape[-1]
-    if k == 3: return _weight_grad(g, x, w, stride, padding)
+    if k == 3: return _grad(1, g, x, w, stride, padding)
     x, out = F.pad(x, (padding[1],)*2 + (padding[0],)*2), torch.empty_like(w)
     h, wd = ((n-1)*s+3 for n,s in zip(g.shape[-2:], stride))
     corner = w[:,:,:3,:3].contiguous()
     for i in range(0, k-2, 2):
         for j in range(0, k-2, 2):
-            piece = x[:,:,i:i+h,j:j+wd].contiguous(memory_format=_cl)
-            out[:,:,i:i+3,j:j+3] = _weight_grad(g, piece, corner, stride, (0,0))
+            piece = x[:,:,i:i+h,j:j+wd].contiguous(memory_format=torch.channels_last)
+            out[:,:,i:i+3,j:j+3] = _grad(1, g, piece, corner, stride, (0,0))
     return out
 
 class Depthwise(torch.autograd.Function):
@@ -84,8 +74,8 @@ class Depthwise(torch.autograd.Function):
         x, w = ctx.saved_tensors
         wants, a = ctx.needs_input_grad, (ctx.stride, ctx.padding)
         gx = gw = gb = None
-        if wants[0] and max(ctx.stride) == 1: gx = _input_grad(g, x, w, *a)
-        elif wants[0]: gx = _input_grad(g.float(), x.float(), w.float(), *a)
+        if wants[0] and max(ctx.stride) == 1: gx = _grad(0, g, x, w, *a)
+        elif wants[0]: gx = _grad(0, g.float(), x.float(), w.float(), *a)
         if wants[1]: gw = _weight_grad_by_corners(g, x, w, *a)
         if wants[2]: gb = g.sum((0,2,3), dtype=torch.float)
         return gx, gw, gb, None, None                # torch brings them to the types of what they belong to
@@ -163,12 +153,12 @@ def _pair(pairs):
     for conv, norm in done: conv.norms, norm.__class__ = (norm,), _norms[type(norm)]
     return done
 
-# %% ../nbs/library/fuse.ipynb #c10f426e
+# %% ../nbs/library/fuse.ipynb #82391521
 @contextmanager
 def _stirred(encoder, g):
     "Batch norms with other statistics, weights and biases inside this context"
-    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d) and m.affine
-             and m.track_running_stats]
+    norms = [m for m in encoder.modules()
+             if isinstance(m, nn.BatchNorm2d) and m.affine and m.track_running_stats]
     kept = [(t, t.clone()) for n in norms for t in (n.running_mean, n.running_var, n.weight, n.bias)]
     rand = lambda t: torch.rand(t.shape, generator=g).to(t)
     try:
@@ -183,11 +173,9 @@ def _stirred(encoder, g):
 
 def _fuse_encoder(model):
     "Pair what can be paired in a timm encoder, if its maps stay what they are"
-    was, side = model.training, 2*model.stride
-    # of its own: the random numbers of training are not touched
-    g = torch.Generator().manual_seed(0)
+    was, side, done, same = model.training, 2*model.stride, [], False
+    g = torch.Generator().manual_seed(0)            # its own: the random numbers of training are not touched
     x = torch.rand(1, model.config['in_chans'], side, side, generator=g).to(model.head.weight)
-    done, same = [], False
     model.eval()
     try:
         with torch.no_grad(), _stirred(model.encoder, g):
@@ -197,9 +185,8 @@ def _fuse_encoder(model):
             same = not done or all(near(a, b) for a,b in zip(before, model.encoder(x)))
     # an encoder that does not run on this image is left as it is
     except RuntimeError: pass
-    if not same:
-        back = {v: k for k,v in _norms.items()}
-        for conv, norm in done: conv.norms, norm.__class__ = (), back[type(norm)]
+    back = {v: k for k,v in _norms.items()}
+    for conv, norm in [] if same else done: conv.norms, norm.__class__ = (), back[type(norm)]
     model.train(was)
 
 # %% ../nbs/library/fuse.ipynb #1dbb7ea4

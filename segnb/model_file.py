@@ -6,18 +6,20 @@
 __all__ = ['SegModel', 'at_size', 'tile_starts', 'tile_weight', 'tiled', 'enlarged', 'image_files', 'save_mask', 'read_header',
            'load_onnx', 'load_model']
 
-# %% ../nbs/library/model_file.ipynb #f17d8773
+# %% ../nbs/library/model_file.ipynb #d6ef9da9
 import json, math, warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open, SafetensorError
+from safetensors.torch import load_file
 from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
 from fastai.torch_core import default_device
 import segnb
-from .core import (as_levels, as_unit, autocast, fast_bf16, lacks_memory, pack_masks, pair_of,
+from .core import (as_levels, as_unit, autocast, fast_bf16, few, lacks_memory, pack_masks, pair_of,
                         progress, read_channels, read_image, resized_image, save_tensors, unpack_masks)
 from .masks import Codes
 from .pairs import image_paths
@@ -26,15 +28,16 @@ from .export import OnnxNet, pick_runtime, read_facts
 from .fuse import fuse
 from .unet import UNet, EncoderUNet
 
-# %% ../nbs/library/model_file.ipynb #5722e467
+# %% ../nbs/library/model_file.ipynb #1d643be0
+_facts = ('scale','range','resize','channels','overlap','threshold')
+
 class SegModel:
     "A network with the names of its classes: takes images, gives class maps"
     def __init__(self,
         # Gives logits (B,classes,H,W) for (B,3,H,W) in 0..1; or probabilities, and says so by `gives_probs`
         model:nn.Module,
         codes, # `Codes`
-        # `(height,width)` of the frames it was trained on; None: images are taken at their own size
-        size=None,
+        size=None, # `(height,width)` of the frames it was trained on; None: images keep their own size
         device=None, # Default: where the model is
         half=None, # Compute in bfloat16; default: where the device is fast at it
         info=None, # Anything worth keeping about the model, saved with it
@@ -48,36 +51,33 @@ class SegModel:
         # second of two; default: one half
         threshold=None,
     ):
-        if getattr(model, 'config', {}).get('pad') is False:
-            raise ValueError("an unpadded UNet labels only the middle of an image: build it with pad=True to "
-                             "predict")
-        self.codes, self.size, self.info = codes, None if size is None else tuple(int(s)
-            for s in size), info or {}
+        if getattr(model, 'config', {}).get('pad') is False: raise ValueError(
+            "an unpadded UNet labels only the middle of an image: build it with pad=True to predict")
+        n = len(codes) if overlap else 1
+        self.codes, self.size, self.info = codes, pair_of(size), info or {}
         self.model = model.eval() if device is None else model.to(device).eval()
         self.half = fast_bf16(self.device) if half is None else half
-        self.temperature, self.range = float(temperature), None if range is None else tuple(range)
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
+        self.temperature, self.range = float(temperature), range and tuple(range)
         self.resize, self.channels, self.overlap = resize, channels, bool(overlap)
         self.threshold = None if threshold is None else [float(t) for t in np.atleast_1d(threshold)]
-        n = len(codes) if overlap else 1
         if threshold is not None and (len(self.threshold) != n or not overlap and len(codes) != 2):
-            raise ValueError(f"threshold={threshold}: it takes one for each class that overlaps, or one "
-                             "for two classes")
+            raise ValueError(
+                f"threshold={threshold}: it takes one for each class that overlaps, or one for two classes")
 
     @property
     def classes(self): return self.codes.classes
     @property
     def facts(self):
         "What predicting depends on beside the network: names as in `SegModel`"
-        return dict(size=self.size, scale=self.scale, range=self.range, resize=self.resize,
-                    channels=self.channels, overlap=self.overlap, threshold=self.threshold)
+        return {k: getattr(self, k) for k in ('size', *_facts)}
     @property
     def device(self): return next(self.model.parameters()).device
     def __repr__(self):
         name = f"{type(self.model).__name__} {getattr(self.model, 'config', {}).get('name', '')}".strip()
         return f"SegModel({name}, {len(self.classes)} classes, trained at {self.size})"
 
-# %% ../nbs/library/model_file.ipynb #0d07ba4c
+# %% ../nbs/library/model_file.ipynb #50a3558c
 def at_size(p, size):
     "Probabilities (B,classes,h,w) at `(height,width)`, bilinear; unchanged if they have it"
     return p if tuple(size) == tuple(p.shape[-2:]) else F.interpolate(p, size=tuple(size), mode='bilinear')
@@ -92,11 +92,11 @@ def probs(self:SegModel,
     with torch.inference_mode():
         with autocast(x.device, self.half): y = self.model(x)
         gives_probs = getattr(self.model, 'gives_probs', False)
-        y = y.float() if gives_probs else y.float()/self.temperature
-        p = y if gives_probs else y.sigmoid() if self.overlap else y.softmax(1)
+        p = y.float() if gives_probs else y.float()/self.temperature
+        if not gives_probs: p = p.sigmoid() if self.overlap else p.softmax(1)
         return p if size is None else at_size(p, size)
 
-# %% ../nbs/library/model_file.ipynb #b43136d2
+# %% ../nbs/library/model_file.ipynb #5bf5f832
 @patch
 def inner_size(self:SegModel,
     size, # `(height,width)` of an image
@@ -104,21 +104,15 @@ def inner_size(self:SegModel,
 )->tuple:
     """`(height,width)` at which an image is predicted.
     Warns where an image is made much smaller because the model does not know its scale."""
-    if scale is None and self.resize: scale = self._as_resized(size)
+    if scale is None and self.resize:           # as a training frame of this size was resized
+        factors = [n/old for n,old in zip(self.size, size)]
+        scale = dict(squish=factors, crop=max(factors), pad=min(factors))[self.resize]
     if scale is None: scale = self.scale or ('fit' if self.size else 1)
-    if isinstance(scale, str) and scale != 'fit':
-        raise ValueError(f"scale={scale!r}: give a number, a pair of them, 'fit', or None for that of "
-                         "training")
-    if scale == 'fit': scale = self._fit(size)
-    scale = np.broadcast_to(scale, 2)
+    if isinstance(scale, str) and scale != 'fit': raise ValueError(
+        f"scale={scale!r}: give a number, a pair of them, 'fit', or None for that of training")
+    scale = np.broadcast_to(self._fit(size) if isinstance(scale, str) else scale, 2)
     if not (scale > 0).all(): raise ValueError(f"scale={scale.tolist()}: both factors must be above 0")
     return tuple(max(1, round(n*f)) for n,f in zip(size, scale.tolist()))
-
-@patch
-def _as_resized(self:SegModel, size):
-    "The factors that a training frame of this size was resized with"
-    factors = [n/old for n,old in zip(self.size, size)]
-    return dict(squish=factors, crop=max(factors), pad=min(factors))[self.resize]
 
 @patch
 def _fit(self:SegModel, size):
@@ -132,10 +126,9 @@ def _fit(self:SegModel, size):
         "not say at which scale it was trained. If its frames were as large as their files, pass scale=1.")
     return f
 
-# %% ../nbs/library/model_file.ipynb #7ef4a3ec
+# %% ../nbs/library/model_file.ipynb #19d579bc
 def tile_starts(
-    n:int, # Length of the image
-    tile:int, # Length of a tile
+    n:int, tile:int, # Length of the image, and of a tile
     overlap:float, # Share of a tile that it has in common with the next, at least
 )->list:
     "Where tiles begin, so that all of `0..n` is covered and no tile reaches beyond it"
@@ -149,8 +142,8 @@ def tile_weight(
     margin:tuple=(0,0), # Pixels at either end that do not count
 )->torch.Tensor:
     "How much each row (or column) of a tile counts"
-    w = torch.ones(tile)
-    if kind == 'gaussian': w = torch.exp(-.5*((torch.arange(tile)-(tile-1)/2)/(tile/8))**2).clamp_min(1e-4)
+    gaussian = torch.signal.windows.gaussian(tile, std=tile/8).clamp_min(1e-4)
+    w = gaussian if kind == 'gaussian' else torch.ones(tile)
     w[:margin[0]] = 0
     w[tile-margin[1]:] = 0
     return w
@@ -187,18 +180,15 @@ def tiled(
         yield total[..., :done, :]/norm[:done].to(total)
         total, norm, top = total[..., done:, :].clone(), norm[done:].clone(), top+done
 
-# %% ../nbs/library/model_file.ipynb #4d92f430
+# %% ../nbs/library/model_file.ipynb #7033a004
 @torch.inference_mode()
 def enlarged(
     strips, # Probabilities (B,classes,h,w), from the top: the rows of one image of `size`
     size, new_size, # `(height,width)` of that image, and of the result
     rows:int=64, # Rows of the result in each strip, at most
 ):  # Probabilities (B,classes,h,width), strip by strip
-    """Strips at another size, bilinear: what `interpolate` gives for a whole image, without having all of it
-    in memory"""
-    if tuple(size) == tuple(new_size):
-        yield from strips
-        return
+    "Strips at another size, bilinear: as `interpolate` for a whole image, without having all of it in memory"
+    if tuple(size) == tuple(new_size): return (yield from strips)
     # the row of the image that each new row comes from
     at = ((torch.arange(new_size[0])+.5)*(size[0]/new_size[0])-.5).clamp(0, size[0]-1)
     held, top, row = None, 0, 0
@@ -218,14 +208,13 @@ def enlarged(
             keep = min(int(at[row].floor()), bottom)                # where it shrinks, rows may be skipped
             held, top = held[..., keep-top:, :].clone(), keep
 
-# %% ../nbs/library/model_file.ipynb #2ff0e732
+# %% ../nbs/library/model_file.ipynb #4cffd5af
 @patch
 def tile_for(self:SegModel,
     size, # `(height,width)` at which an image is predicted
     tile=None, # See `predict`
 ):  # `(height,width)` of tiles, or None: in one piece
-    """Tiles for images of which a side is more than twice a training frame's: as large as a frame, but at
-    least 256"""
+    "Tiles for images with a side more than twice a training frame's: as large as a frame, but at least 256"
     if tile is not None: return pair_of(tile) if tile else None
     if self.size is None or all(n <= 2*t for n,t in zip(size, self.size)): return None
     return tuple(max(256, -(-t//32)*32) for t in self.size)
@@ -299,22 +288,21 @@ def image_files(src)->list:
 
 @patch
 def predict_files(self:SegModel,
-    src, # A folder of images, or a list of paths
-    scale=None, tile=None, # See `predict`
+    src, scale=None, tile=None, # A folder of images, or a list of paths; see `predict`
 ):  # Pairs of path and class map, one by one
     "The class maps of files"
     return ((f, self.predict(f, scale, tile)) for f in image_files(src))
 
-# %% ../nbs/library/model_file.ipynb #af9059cd
+# %% ../nbs/library/model_file.ipynb #929ff9ed
 def save_mask(
     mask, # Class indices (H,W), void 255
     fn, # Path of a `.png`
     codes, # `Codes`: says which numbers the file gets
 ):
     "Save a class map as a palette PNG: the numbers of the label files, the colours of the classes"
-    colors, pal = class_colors(len(codes)), np.zeros((256,3), dtype=np.uint8)
+    pal = np.zeros((256,3), dtype=np.uint8)
     if max(codes.file_values) > 255: raise ValueError("file numbers above 255 do not fit into a palette PNG")
-    pal[codes.file_values] = colors[:len(codes)]
+    pal[codes.file_values] = class_colors(len(codes))[:len(codes)]
     im = Image.fromarray(codes.decode(mask).astype(np.uint8))
     im.putpalette(pal.tobytes())
     im.save(fn)
@@ -322,14 +310,13 @@ def save_mask(
 def _targets(files, dst, overlays, classes=None):
     """Names for the results of each image: masks, one or one for each class, and the overlay.
     Images that share a stem keep their suffix in it."""
-    stems = [f.stem for f in files]
-    names = [s if stems.count(s) == 1 else f.name for f,s in zip(files, stems)]
-    twice = {n for n in names if names.count(n) > 1}
-    if twice: raise ValueError(f"several images are called {', '.join(sorted(twice)[:3])}: predict their "
-                               "folders one by one")
-    masks = (lambda n: [dst/f'{n}_mask.png']) if classes is None else \
-            (lambda n: [dst/f'{n}_{c}_mask.png' for c in classes])
-    return [(masks(n), dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
+    stems = Counter(f.stem for f in files)
+    names = [f.stem if stems[f.stem] == 1 else f.name for f in files]
+    twice = [n for n,k in Counter(names).items() if k > 1]
+    if twice: raise ValueError(
+        f"several images are called {few(sorted(twice), 3)}: predict their folders one by one")
+    ends = ['_mask.png'] if classes is None else [f'_{c}_mask.png' for c in classes]
+    return [([dst/f'{n}{e}' for e in ends], dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
 
 @patch
 def predict_folder(self:SegModel,
@@ -344,11 +331,11 @@ def predict_folder(self:SegModel,
     files, dst = image_files(src), Path(dst)
     targets = _targets(files, dst, overlays, self.classes if self.overlap else None)
     there = [p for ms,o in targets for p in [*ms, o] if p is not None and p.exists()]
-    if there and not overwrite: raise FileExistsError(f"{there[0]} is already there ({len(there)} in all). "
-        "Choose another folder, or say that they may be replaced.")
+    if there and not overwrite: raise FileExistsError(
+        f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be "
+        "replaced.")
     dst.mkdir(parents=True, exist_ok=True)
-    done, failed = [], {}
-    draw, n = overlay_packed if self.overlap else overlay, len(self.classes)
+    done, failed, draw, n = [], {}, overlay_packed if self.overlap else overlay, len(self.classes)
     for f,(mask_fns,over_fn) in zip(progress(files, least=4), targets):
         try: im = self.image(f)
         except (ValueError, FileNotFoundError) as e:
@@ -362,7 +349,7 @@ def predict_folder(self:SegModel,
         done += mask_fns
     return done, failed
 
-# %% ../nbs/library/model_file.ipynb #6a205acf
+# %% ../nbs/library/model_file.ipynb #8f864ae7
 _kinds = {c.__name__: c for c in (UNet, EncoderUNet)}
 
 @patch(as_prop=True)
@@ -370,24 +357,24 @@ def header(m:SegModel):
     "What it takes to build this model again, as JSON. Raises `ValueError` for networks that cannot be."
     import timm
     kind = type(m.model).__name__
-    if kind not in _kinds: raise ValueError(f"a {kind} cannot be rebuilt from a model file, only "
-                                            f"{' and '.join(_kinds)}; save its state_dict yourself")
+    if kind not in _kinds: raise ValueError(
+        f"a {kind} cannot be rebuilt from a model file, only {' and '.join(_kinds)}; save its state_dict "
+        "yourself")
     versions = dict(segnb=segnb.__version__, torch=torch.__version__, timm=timm.__version__)
-    codes = dict(codes=m.codes.codes, values=m.codes.values, void=m.codes.void_values)
-    return json.dumps(dict(format=1, kind=kind, config=m.model.config, **codes, info=m.info, **m.facts,
-                           temperature=m.temperature, versions=versions),
-                           default=float)
+    return json.dumps(dict(
+        format=1, kind=kind, config=m.model.config, codes=m.codes.codes, values=m.codes.values, info=m.info,
+        void=m.codes.void_values, temperature=m.temperature, versions=versions, **m.facts), default=float)
 
 @patch
 def save(self:SegModel,
     fn, # Path of the file, by custom ending in `.safetensors`
 )->Path:
     "Write the model to a safetensors file, whole or not at all"
-    fn = Path(fn)
-    if not fn.parent.is_dir(): raise FileNotFoundError(f"{fn.parent}: no such folder to save a model in")
+    folder = Path(fn).parent
+    if not folder.is_dir(): raise FileNotFoundError(f"{folder}: no such folder to save a model in")
     return save_tensors(self.model.state_dict(), dict(segnb=self.header), fn)
 
-# %% ../nbs/library/model_file.ipynb #0db27dbe
+# %% ../nbs/library/model_file.ipynb #6b371178
 def read_header(
     fn, # Path of a model file
 )->dict:
@@ -400,8 +387,8 @@ def read_header(
     if meta is None:
         raise ValueError(f"{fn}: a safetensors file, but not one of segnb's: its header has no 'segnb' entry")
     head = read_facts(fn, meta, {'kind','config'})
-    if head.get('kind') not in _kinds:
-        raise ValueError(f"{fn}: holds a {head.get('kind')!r}; known are {', '.join(_kinds)}")
+    kind = head.get('kind')
+    if kind not in _kinds: raise ValueError(f"{fn}: holds a {kind!r}; known are {', '.join(_kinds)}")
     return head
 
 def load_onnx(
@@ -412,21 +399,18 @@ def load_onnx(
     "A `SegModel` that another program than torch runs, on the CPU. Raises `ValueError` for other files."
     if not Path(fn).is_file(): raise FileNotFoundError(f"{fn}: no such file")
     runtime = pick_runtime(runtime)
-    if half and runtime != 'openvino':
-        raise ValueError("half: ONNX Runtime computes a file of float32 in float32; runtime='openvino' can "
-                         "do otherwise")
-    half = runtime == 'openvino' and (fast_bf16('cpu') if half is None else half)
-    net = OnnxNet(fn, runtime, half)
+    if half and runtime != 'openvino': raise ValueError(
+        "half: ONNX Runtime computes a file of float32 in float32; runtime='openvino' can do otherwise")
+    net = OnnxNet(fn, runtime, runtime == 'openvino' and ifnone(half, fast_bf16('cpu')))
     return _from_header(net, net.head, 'cpu', half=False)
 
 def _from_header(net, head, device, **kwargs):
     "The model that a header describes, around its network"
     codes = Codes(head['codes'], void=head['void'], values=head['values'])
-    also = ('temperature','scale','range','resize','channels','overlap','threshold')
-    kwargs |= {k: head[k] for k in also if head.get(k) is not None}
+    kwargs |= {k: head[k] for k in ('temperature', *_facts) if head.get(k) is not None}
     return SegModel(net, codes, head['size'], device, info=head['info'], **kwargs)
 
-# %% ../nbs/library/model_file.ipynb #e8083b72
+# %% ../nbs/library/model_file.ipynb #079d4a7a
 def load_model(
     fn, # Path of a file that `save_model` wrote, or `export_onnx`
     *args, # The device; or what fastai's `load_model` takes, beginning with a network, and then it is called
@@ -442,16 +426,13 @@ def load_model(
     if not fn.is_file(): raise FileNotFoundError(f"{fn}: no such model file")
     if fn.suffix.lower() == '.onnx': return load_onnx(fn)
     head = read_header(fn)
-    try: return _rebuilt(fn, head, device)
+    try:
+        own = dict(pretrained=False) if head['kind'] == 'EncoderUNet' else {}
+        model = _kinds[head['kind']](**head['config'], **own)
+        model.load_state_dict(load_file(fn))
+        return _from_header(fuse(model).to(memory_format=torch.channels_last), head, device)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as e:
-        if lacks_memory(e):
-            raise MemoryError(f"{fn}: the model does not fit into memory on {device}. Load it with "
-                              f"device='cpu', or close what else is there. ({str(e).splitlines()[0]})") from e
+        if lacks_memory(e): raise MemoryError(
+            f"{fn}: the model does not fit into memory on {device}. Load it with device='cpu', or close what "
+            f"else is there. ({str(e).splitlines()[0]})") from e
         raise ValueError(f"{fn}: header and tensors do not fit each other ({e})") from e
-
-def _rebuilt(fn, head, device):
-    "The model that a header describes, with the tensors of its file"
-    own = dict(pretrained=False) if head['kind'] == 'EncoderUNet' else {}
-    model = _kinds[head['kind']](**head['config'], **own)
-    with safe_open(fn, 'pt') as f: model.load_state_dict({k: f.get_tensor(k) for k in f.keys()})
-    return _from_header(fuse(model).to(memory_format=torch.channels_last), head, device)

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['History', 'clock', 'draw_training', 'describe_training', 'has_front_end', 'Monitor']
 
-# %% ../nbs/library/monitor.ipynb #5d5752c1
+# %% ../nbs/library/monitor.ipynb #0b4a07c7
 import time
 
 import ipywidgets as W, numpy as np
 from fastcore.basics import patch
-from fastai.callback.core import Callback, CancelFitException, noop
-from .core import computed, epoch_line, is_fitting
+from fastai.callback.core import CancelFitException, noop
+from .core import Watcher, computed, epoch_line
 from .widgets import Drawn, StillBox, made_aside, new_figure, spoken
 
-# %% ../nbs/library/monitor.ipynb #0cf416f6
+# %% ../nbs/library/monitor.ipynb #8a0ac25d
 class History:
     "What a training run has been through so far"
     def __init__(self,
@@ -78,16 +78,14 @@ def describe_training(
     if left is not None: parts.append(f'about {clock(left)} left')
     return ', '.join(parts)
 
-# %% ../nbs/library/monitor.ipynb #008087e8
+# %% ../nbs/library/monitor.ipynb #77ba19f5
 def has_front_end():
     "Whether this runs in a notebook"
-    try: from IPython import get_ipython
-    except ImportError: return False
+    from IPython import get_ipython
     return type(get_ipython()).__name__ in ('ZMQInteractiveShell', 'Shell')
 
-class Monitor(Callback):
-    """Losses, learning rate and scores drawn while it trains, with a stop button;
-    a line an epoch without a notebook"""
+class Monitor(Watcher):
+    "Losses, learning rate, scores drawn in training, with a stop button; a line an epoch without a notebook"
     order = 55                                              # after the recorder, before the progress bar
     def __init__(self,
         every:float=1., # Seconds between drawings, at least
@@ -101,39 +99,27 @@ class Monitor(Callback):
         "End the training run after the batch that is running"
         self.stopping = self.running
 
-    @property
-    def learn(self): return self.__dict__.get('_learn')
-    @learn.setter
-    # None when it is taken off, also after an interrupt or an error
-    def learn(self, learn):
-        if learn is None and self.running: self._interrupted(self._learn)
-        self.__dict__['_learn'] = learn
-
-# %% ../nbs/library/monitor.ipynb #37d0d724
+# %% ../nbs/library/monitor.ipynb #aa8b1d30
 @patch
-def _interrupted(self:Monitor, learn):
+def taken_off(self:Monitor, learn):
+    "After an interrupt or an error the training run is still running"
+    if not self.running: return
     learn.logger, self.running = self.old_logger, False
     if hasattr(learn, 'progress'): learn.progress.run = True
     if self.draws: self._end('interrupted')
 
 @patch
-def _new_button(self:Monitor):
+def begin(self:Monitor):
+    self.stopping, self.running, self.handle = False, True, None
+    self.history, self.started = History(self.n_epoch, len(self.dls.train)), time.perf_counter()
+    self.drawn = self.cost = 0.
+    self.old_logger, self.learn.logger = self.learn.logger, noop
+    if hasattr(self.learn, 'progress'): self.learn.progress.run = False
+    if not self.draws: return
     tip = 'End the training run after this batch and keep the model'
     self.button = made_aside(lambda: W.Button(description='stop', icon='stop', tooltip=tip))
     self.button.on_click(self.stop)
     self.view.children = [W.HBox([self.button, self.text]), self.image]
-
-@patch
-def before_fit(self:Monitor):
-    self.run = is_fitting(self.learn)
-    if not self.run: return
-    self.stopping, self.running, self.handle = False, True, None
-    self.history, self.started = History(self.n_epoch, len(self.dls.train)), time.perf_counter()
-    self.drawn, self.cost = 0., 0.
-    self.old_logger, self.learn.logger = self.learn.logger, noop
-    if hasattr(self.learn, 'progress'): self.learn.progress.run = False
-    if not self.draws: return
-    self._new_button()
     self._draw(describe_training(self.history))
     if has_front_end():
         from IPython.display import display
@@ -163,8 +149,7 @@ def _draw(self:Monitor, says=None):
     self.text.value = spoken(self.says)
     self.image.show(draw_training(self.history), self.says)
     self.view.still = f'<p>{self.text.value}</p>{self.image.value}'
-    self.drawn = time.perf_counter()
-    self.cost = self.drawn-start
+    self.drawn, self.cost = time.perf_counter(), time.perf_counter()-start
 
 # %% ../nbs/library/monitor.ipynb #172fd359
 @patch

@@ -5,24 +5,23 @@
 # %% auto #0
 __all__ = ['OverlapDataset', 'as_overlap', 'read_binary', 'SigmoidLoss', 'OverlapMatrix']
 
-# %% ../nbs/library/overlap.ipynb #2298f1c0
+# %% ../nbs/library/overlap.ipynb #08fc7e3d
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
-from .core import VOID, image_size, opened, pack_masks, unpack_masks
+from .core import VOID, few, image_size, opened, pack_masks, unpack_masks
 from .dataset import SegDataset
 from .masks import Codes
 from .metrics import ConfusionMatrix
 from .pairs import FoundPairs
 
-# %% ../nbs/library/overlap.ipynb #fadd9f49
+# %% ../nbs/library/overlap.ipynb #d4b518f2
 class OverlapDataset(SegDataset):
     """Images with one binary mask for each class: `ds[i]` is `(TensorImage (C,H,W), TensorMask uint8 (H,W))`,
     the masks packed into one by `pack_masks`"""
     overlap = True
     def __init__(self,
         images, # Paths of the images
-        # Name of each class to the paths of its masks, in the order of the images; None: nothing of it there
-        masks:dict,
+        masks:dict, # Class names to paths of masks in the order of the images; None: nothing of it there
         size=None, range=None, rois=None, resize='squish', channels=None, # See `SegDataset`
     ):
         if not 1 <= len(masks) <= 7:
@@ -30,8 +29,9 @@ class OverlapDataset(SegDataset):
         codes = Codes(list(masks), void=())
         super().__init__(images, None, codes, None, size, (), range, rois, resize, channels)
         for c,files in masks.items():
-            if len(files) != len(self): raise ValueError(f"{len(self)} images but {len(files)} masks of {c}; "
-                                                         "None stands for an image that has nothing of it")
+            if len(files) != len(self): raise ValueError(
+                f"{len(self)} images but {len(files)} masks of {c}; None stands for an image that has "
+                "nothing of it")
         self.masks = L(zip(*masks.values()))
 
     def _mask(self, i):
@@ -50,8 +50,8 @@ def as_overlap(
     size=None, range=None, resize='squish', channels=None, # See `SegDataset`
 )->tuple: # `(OverlapDataset, splitter or None)`
     "The files of a folder with a mask for each class as a data set"
-    if found.lone: raise ValueError(f"{len(found.lone)} images have no mask of any class: "
-                                    f"{', '.join(p.name for p in found.lone[:3])} …")
+    if found.lone: raise ValueError(
+        f"{len(found.lone)} images have no mask of any class: {few((p.name for p in found.lone), 3)}")
     masks = dict(zip(found.classes, zip(*found.masks)))
     ds = OverlapDataset(found.images, masks, size, range, found.rois, resize, channels)
     return ds, found.splitter()
@@ -66,17 +66,16 @@ def read_binary(
         f"{fn}: values {values[:6].tolist()}; the mask of one class holds 0 and one other value")
     return a > 0
 
-# %% ../nbs/library/overlap.ipynb #170813e5
+# %% ../nbs/library/overlap.ipynb #9ba56d05
 class SigmoidLoss(nn.Module):
     "`bce` x binary cross-entropy of each class + `dice` x soft Dice, over pixels that are not void"
     y_int = True                            # fastai's MixUp then mixes losses, not masks
     def __init__(self,
-        bce:float=1., # Factor of the cross-entropy
-        dice:float=.5, # Factor of the Dice loss
+        bce:float=1., dice:float=.5, # Factors of the cross-entropy and the Dice loss
     ):
         super().__init__()
         self.bce, self.dice, self.reduction = bce, dice, 'mean'
-        if bce < 0 or dice < 0 or bce+dice == 0:
+        if min(bce, dice) < 0 or bce+dice == 0:
             raise ValueError(f"bce={bce} and dice={dice}: neither may be negative, nor both 0")
 
     def activation(self, x): return x.sigmoid()
@@ -94,7 +93,7 @@ class SigmoidLoss(nn.Module):
         dice = 1-(2*(p*t).sum(dims)+1)/(p.sum(dims)+t.sum(dims)+1)
         return loss + self.dice*(dice*there).sum(-1)/there.sum(-1).clamp_min(1)
 
-# %% ../nbs/library/overlap.ipynb #79c3af74
+# %% ../nbs/library/overlap.ipynb #3b4c0768
 class OverlapMatrix(ConfusionMatrix):
     "Pixel counts (classes,2,2) of each class: there or not (row), predicted or not (column), void left out"
     def reset(self):
@@ -126,5 +125,5 @@ class OverlapMatrix(ConfusionMatrix):
         m = self.matrix.double()
         return ((m[:,0,0]+m[:,1,1]).sum()/m.sum()).item()
     def plot(self, norm=None):
-        raise NotImplementedError("classes that overlap are not mistaken for each other: see table(), and "
-                                  "learn.pr_curves()")
+        raise NotImplementedError(
+            "classes that overlap are not mistaken for each other: see table(), and learn.pr_curves()")

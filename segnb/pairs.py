@@ -76,20 +76,17 @@ def layout(
         "and masks/ in it, nor train/ with trainannot/. For another layout give patterns: --images "
         "'*/photos/*.jpg' --masks '*/labels/{stem}.png' (find_pairs takes images= and masks=).")
 
-# %% ../nbs/library/pairs.ipynb #0947443f
+# %% ../nbs/library/pairs.ipynb #acb3b464
 def _as_regex(pattern):
     "A glob as a regular expression with a group for each star"
-    parts = re.split(r'(\*\*/|\*)', pattern)
     kinds = {'**/': '(.*/)?', '*': '([^/]*)'}
-    return re.compile(''.join(kinds.get(p) or re.escape(p) for p in parts))
+    return re.compile(''.join(kinds.get(p) or re.escape(p) for p in re.split(r'(\*\*/|\*)', pattern)))
 
 def filled(
     pattern:str, # With `*` and `{stem}`
-    stars, # What the stars of the image's pattern matched
-    stem:str, # The image's name without suffix
+    stars, stem:str, # What the stars of the image's pattern matched, and its name without suffix
 )->str:
-    """The path that a pattern gives for one image.
-    Raises `ValueError` when it has more stars than were matched."""
+    "The path that a pattern gives for one image. Raises `ValueError` when it has more stars than matched."
     pieces = re.split(r'\*\*/|\*', pattern)
     if len(pieces)-1 > len(stars):
         raise ValueError(f"the pattern {pattern!r} has {len(pieces)-1} stars, and that of the images only "
@@ -98,8 +95,7 @@ def filled(
     return out.replace('{stem}', stem)
 
 def by_patterns(
-    path, # A folder
-    images:str, # Pattern of the images, relative to `path`
+    path, images:str, # A folder, and the pattern of the images in it
     *others:str, # Patterns of what belongs to an image
 )->list: # `(image, path for each of `others`)`, whether they are there or not
     "Files that follow patterns. Raises `FileNotFoundError` when no image does."
@@ -112,7 +108,7 @@ def by_patterns(
         out.append((p, *(path/filled(o, stars, stem_of(p)) for o in others)))
     return out
 
-# %% ../nbs/library/pairs.ipynb #1b46c1de
+# %% ../nbs/library/pairs.ipynb #8e24c967
 class FoundPairs:
     "The files of a folder: pairs, the side each is on, and what does not fit. Nothing is read but names."
     def __init__(self,
@@ -125,14 +121,13 @@ class FoundPairs:
         valid=None, # Which are for validation: a text file of names, a folder of images, or a share (0..1)
         classes=None, # What `{class}` stands for
     ):
-        self.path, self.roi_pattern = Path(path), roi
+        self.path, self.roi_pattern, self.listed = Path(path), roi, None
         self.images, self.masks, self.sides, self.lone, self.orphans, self.missing = [], [], [], [], [], []
-        self.listed = None
         if (images is None) != (masks is None):
             raise ValueError("patterns come in pairs: give images and masks")
         self.classes = list(classes or ()) if '{class}' in (masks or '') else None
-        if self.classes == []: raise ValueError("{class} in the pattern of the masks: name the classes "
-                                                "(--codes, codes=)")
+        if self.classes == []:
+            raise ValueError("{class} in the pattern of the masks: name the classes (--codes, codes=)")
         if images: self._by_pattern(images, masks)
         else:
             self.parts = layout(path)
@@ -191,71 +186,52 @@ def _names_of(p, endings):
     stem = stem_of(p)
     return [stem.removesuffix(e) for e in endings if stem.endswith(e)][:1] + [stem]
 
-# %% ../nbs/library/pairs.ipynb #55e8a4c2
+# %% ../nbs/library/pairs.ipynb #78c98e8a
 @patch
 def _choose_sides(self:FoundPairs, valid):
-    if valid is None:
-        self.listed = self.path/'valid.txt'
-        if self.parts[0][0] != 'all' or not self.listed.exists(): self.listed = None
-        else: valid = self.listed
-    if valid is not None:
-        share = _share(valid)
-        if share is not None: self._by_share(share)
-        else:
-            place = self._place(valid)
-            (self._by_folder if place.is_dir() else self._by_list)(place)
-    elif 'val' not in self.sides: self.sides = ['all']*len(self.sides)
+    listed = self.path/'valid.txt'
+    if valid is None and self.parts[0][0] == 'all' and listed.exists(): valid = listed
+    if valid is not None: self.sides = ['val' if held else 'train' for held in self._held(valid)]
+    elif 'val' not in self.sides: self.sides = ['all']*len(self)
 
-def _share(valid):
-    "A number between 0 and 1, or None for a path"
+@patch
+def _held(self:FoundPairs, valid):
+    "Whether each image is for validation, by a share, a folder or a list"
     try: share = float(valid)
-    except (TypeError, ValueError): return None
-    if not 0 < share < 1: raise ValueError(f"valid={valid}: a share of the images is between 0 and 1")
-    return share
-
-@patch
-def _place(self:FoundPairs, valid):
-    "A file or folder that is named from here, or from the data's folder"
-    for p in (Path(valid), self.path/valid):
-        if p.exists(): return p
-    raise FileNotFoundError(f"valid={valid}: no such file or folder, nor a share like 0.2")
-
-@patch
-def _by_share(self:FoundPairs, share):
-    held = set(np.random.default_rng(42).permutation(len(self))[:max(1, round(share*len(self)))].tolist())
-    self.sides = ['val' if i in held else 'train' for i in range(len(self))]
-
-@patch
-def _by_folder(self:FoundPairs, folder):
-    inside = lambda p: folder.resolve() in p.resolve().parents
-    self.sides = ['val' if inside(p) else 'train' for p in self.images]
-    if 'val' not in self.sides: raise ValueError(f"valid={folder}: none of the images is in this folder")
-
-@patch
-def _by_list(self:FoundPairs, file):
-    self.listed = file
-    held = {n.strip() for n in file.read_text(encoding='utf-8').splitlines()} - {''}
+    except (TypeError, ValueError): share = None
+    if share is not None:
+        if not 0 < share < 1: raise ValueError(f"valid={valid}: a share of the images is between 0 and 1")
+        order = np.random.default_rng(42).permutation(len(self))
+        return np.isin(np.arange(len(self)), order[:max(1, round(share*len(self)))])
+    # named from here, or from the data's folder
+    place = next((p for p in (Path(valid), self.path/valid) if p.exists()), None)
+    if place is None: raise FileNotFoundError(f"valid={valid}: no such file or folder, nor a share like 0.2")
+    if place.is_dir():
+        inside = [place.resolve() in p.resolve().parents for p in self.images]
+        if not any(inside): raise ValueError(f"valid={place}: none of the images is in this folder")
+        return inside
+    self.listed, held = place, {n.strip() for n in place.read_text(encoding='utf-8').splitlines()} - {''}
     names = [{p.name, p.stem, p.relative_to(self.path).as_posix()} for p in self.images]
-    self.sides = ['val' if n & held else 'train' for n in names]
     self.missing = sorted(held - set().union(*names))
+    return [bool(n & held) for n in names]
 
 @patch
 def splitter(self:FoundPairs):
     "Training and validation as a fastai splitter; None where nobody said which are which"
     if 'val' not in self.sides: return None
-    if self.missing: raise ValueError(f"{self.listed} names {len(self.missing)} validation images that are "
-                                      f"not there: {', '.join(self.missing[:3])} …")
+    if self.missing: raise ValueError(
+        f"{self.listed} names {len(self.missing)} validation images that are not there: "
+        f"{', '.join(self.missing[:3])} …")
     held = {i for i,s in zip(self.images, self.sides) if s == 'val'}
     return lambda files: two_sides(files, [i for i,f in enumerate(files) if f in held])
 
 def two_sides(
-    files, # All images
-    valid, # Indices of those for validation
+    files, valid, # All images, and indices of those for validation
 )->tuple: # `(L, L)`: indices for training and for validation, sorted
     "Indices of both sides. Raises `ValueError` when one is empty."
     train = sorted(set(range(len(files))) - set(valid))
-    if not train or not valid: raise ValueError(f"the split leaves {len(train)} training and {len(valid)} "
-                                                "validation images; neither may be empty")
+    if not train or not valid: raise ValueError(
+        f"the split leaves {len(train)} training and {len(valid)} validation images; neither may be empty")
     return L(train), L(sorted(valid))
 
 # %% ../nbs/library/pairs.ipynb #7b541df1

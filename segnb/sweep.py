@@ -6,43 +6,33 @@
 __all__ = ['sweep_views', 'read_sweep', 'distribution', 'config_of', 'points', 'open_sweep', 'plan', 'own_gpu', 'run_sweep',
            'sweep_runs', 'sweep_status', 'trainer', 'plot_sweep']
 
-# %% ../nbs/library/sweep.ipynb #520148e9
+# %% ../nbs/library/sweep.ipynb #c5e26e78
 import contextlib, gc, itertools, json, math, os, re, socket, tempfile, time, warnings
 from pathlib import Path
 
 import pandas as pd, torch, yaml
+from filelock import FileLock, Timeout
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 from .core import last_row
 from .recipe import data_path, train_loaders, train_recipe
 from .track import Tracker
 
-# %% ../nbs/library/sweep.ipynb #e9b09a1d
+# %% ../nbs/library/sweep.ipynb #60d1f7f2
+try: import optuna
+except ImportError as e: raise ImportError("sweeps need optuna: pip install 'segnb[sweep]'") from e
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from sqlalchemy.exc import SQLAlchemyError
+
 def _known(what, given, allowed):
     wrong = sorted(set(given)-set(allowed))
-    if wrong:
-        raise ValueError(f"{what}: {', '.join(wrong)} is not known here; there are {', '.join(allowed)}")
+    if wrong: raise ValueError(
+        f"{what}: {', '.join(wrong)} is not known here; there are {', '.join(allowed)}")
 
 _keys = ('name','description','project','entity','program','command','method','metric','parameters',
          'early_terminate','run_cap')
-_ends = ['min','max']
-_needs = dict(constant=['value'], categorical=['values'], int_uniform=_ends, uniform=_ends, q_uniform=_ends,
-              log_uniform=_ends, log_uniform_values=_ends)
-
-def _kind(name, p):
-    "The distribution of a parameter, stated or seen from its values. Raises `ValueError`."
-    if not isinstance(p, dict):
-        raise ValueError(f"parameter {name}: give `value: {p}`, `values: […]`, or `min` and `max`")
-    _known(f'parameter {name}', p, ['value','values','min','max','distribution','q'])
-    whole = all(type(p.get(k)) is int for k in ('min','max'))
-    seen = 'int_uniform' if whole else 'uniform'
-    if 'values' in p: seen = 'categorical'
-    if 'value' in p: seen = 'constant'
-    kind = p.get('distribution') or seen
-    _known(f'distribution of parameter {name}', [kind], _needs)
-    missing = [k for k in _needs[kind] if k not in p]
-    if missing: raise ValueError(f"parameter {name}: {kind} needs {' and '.join(missing)}")
-    return kind
 
 def _numbers(v):
     "What YAML leaves a text although it is a number: 1e-4"
@@ -59,7 +49,7 @@ def _flat(parameters, before=''):
         out |= _flat(p['parameters'], f'{before}{n}.') if inner else {f'{before}{n}': p}
     return out
 
-# %% ../nbs/library/sweep.ipynb #dfaca783
+# %% ../nbs/library/sweep.ipynb #955681d2
 def read_sweep(
     src, # A YAML file as wandb's sweeps have it, or a dict of the same form
 )->dict: # The same with `name`, `metric` and flat `parameters` filled in
@@ -81,58 +71,68 @@ def read_sweep(
         raise ValueError(f"{where}: run_cap is {cap!r}; it is how many runs there are")
     if spec['method'] != 'grid' and cap is None:
         raise ValueError(f"{where}: {spec['method']} never ends by itself; say with run_cap how many runs")
-    for n,p in spec['parameters'].items(): _steps(n, p) if spec['method'] == 'grid' else distribution(n, p)
+    ranges = _ranges(spec)
+    if spec['method'] == 'grid': list(itertools.starmap(_steps, ranges.items()))
     _pruner(spec)
     return {'name': 'sweep' if isinstance(src, dict) else Path(src).stem} | spec
 
-# %% ../nbs/library/sweep.ipynb #1eaa440e
+# %% ../nbs/library/sweep.ipynb #6760a865
 def _plain(v): return v if v is None or isinstance(v, (bool, int, float, str)) else json.dumps(v)
 
 def distribution(
     name:str, # Of the parameter, for messages
     p:dict, # As in the YAML
 ):  # From `optuna.distributions`; None for a constant
-    "Optuna's distribution of a parameter"
-    from optuna import distributions as d
-    kind, low, high = _kind(name, p), p.get('min'), p.get('max')
-    try:
-        if kind == 'constant': return None
-        if kind == 'categorical': return d.CategoricalDistribution([_plain(v) for v in p['values']])
-        if kind == 'int_uniform': return d.IntDistribution(low, high, step=p.get('q', 1))
-        if kind == 'log_uniform': low, high = math.exp(low), math.exp(high)
-        step = p.get('q', 1.) if kind == 'q_uniform' else None
-        return d.FloatDistribution(low, high, log=kind.startswith('log'), step=step)
+    "Optuna's distribution of a parameter, stated or seen from its values. Raises `ValueError`."
+    if not isinstance(p, dict):
+        raise ValueError(f"parameter {name}: give `value: {p}`, `values: […]`, or `min` and `max`")
+    _known(f'parameter {name}', p, ['value','values','min','max','distribution','q'])
+    low, high, q = p.get('min'), p.get('max'), p.get('q', 1)
+    seen = 'int_uniform' if type(low) is type(high) is int else 'uniform'
+    kind = p.get('distribution') or ('constant' if 'value' in p else 'categorical' if 'values' in p else seen)
+    kinds = dict(constant=lambda: None,
+                 categorical=lambda: CategoricalDistribution([_plain(v) for v in p['values']]),
+                 int_uniform=lambda: IntDistribution(low, high, step=q),
+                 uniform=lambda: FloatDistribution(low, high),
+                 q_uniform=lambda: FloatDistribution(low, high, step=q),
+                 log_uniform=lambda: FloatDistribution(math.exp(low), math.exp(high), log=True),
+                 log_uniform_values=lambda: FloatDistribution(low, high, log=True))
+    _known(f'distribution of parameter {name}', [kind], kinds)
+    needs = dict(constant=['value'], categorical=['values']).get(kind, ['min','max'])
+    missing = [k for k in needs if k not in p]
+    if missing: raise ValueError(f"parameter {name}: {kind} needs {' and '.join(missing)}")
+    try: return kinds[kind]()
     except (ValueError, TypeError) as e: raise ValueError(f"parameter {name}: {e}") from None
 
-def _steps(name, p):
+def _ranges(spec):
+    "The distributions of the parameters that vary"
+    found = {n: distribution(n, p) for n,p in spec['parameters'].items()}
+    return {n: d for n,d in found.items() if d is not None}
+
+def _steps(name, d):
     "All values of a parameter that has finitely many"
-    kind, d = _kind(name, p), distribution(name, p)
-    if kind == 'constant': return [None]
-    if kind == 'categorical': return list(d.choices)
-    if kind == 'int_uniform': return list(range(d.low, d.high+1, d.step))
-    if kind == 'q_uniform': return [d.low+i*d.step for i in range(round((d.high-d.low)/d.step)+1)]
-    raise ValueError(f"parameter {name}: a grid needs `values`, not a range")
+    if hasattr(d, 'choices'): return list(d.choices)
+    if d.step is None: raise ValueError(f"parameter {name}: a grid needs `values`, not a range")
+    return [d.low+i*d.step for i in range(round((d.high-d.low)/d.step)+1)]
 
 def _suggest(trial, name, d):
     "The value of a parameter in a trial"
     if hasattr(d, 'choices'): return trial.suggest_categorical(name, d.choices)
-    if type(d).__name__ == 'IntDistribution': return trial.suggest_int(name, d.low, d.high, step=d.step)
-    return trial.suggest_float(name, d.low, d.high, step=d.step, log=d.log)
+    suggest = trial.suggest_int if isinstance(d, IntDistribution) else trial.suggest_float
+    return suggest(name, d.low, d.high, step=d.step, log=d.log)
 
 def config_of(
     spec:dict, # From `read_sweep`
     params:dict, # Plain values, as they are stored
 )->dict: # As in the YAML, constants included
     "The settings of one run"
-    out = {}
-    for n,p in spec['parameters'].items():
+    def of(n, p):
         words = {_plain(v): v for v in p.get('values', ())}
-        out[n] = p['value'] if _kind(n, p) == 'constant' else words.get(params[n], params[n])
-    return out
+        return words.get(params[n], params[n]) if n in params else p['value']
+    return {n: of(n, p) for n,p in spec['parameters'].items()}
 
 def _pruner(spec):
     "The rule by which runs are stopped early"
-    import optuna
     e = spec.get('early_terminate')
     if not e: return optuna.pruners.NopPruner()
     _known('early_terminate', e, ['type','min_iter','max_iter','s','eta'])
@@ -143,11 +143,10 @@ def _pruner(spec):
     first = e['min_iter'] if 'min_iter' in e else max(1, round(e['max_iter']/eta**e.get('s', 1)))
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)
 
-# %% ../nbs/library/sweep.ipynb #c2cbba54
+# %% ../nbs/library/sweep.ipynb #804e18d0
 @contextlib.contextmanager
 def _quiet():
     "Optuna without its log lines, and without warnings that new parts of it are new"
-    import optuna
     was = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -161,50 +160,44 @@ def points(
     seed:int=0, # For `random`
 )->list: # Plain values of the parameters that vary, for each slot
     "What each slot of a sweep tries; empty for `bayes`, which decides later"
-    import optuna
-    varying, cap = {n: p for n,p in spec['parameters'].items()
-                    if _kind(n, p) != 'constant'}, spec.get('run_cap')
+    ranges, cap = _ranges(spec), spec.get('run_cap')
     if spec['method'] == 'bayes': return [{} for _ in range(cap)]
     if spec['method'] == 'grid':
-        values = itertools.product(*(_steps(n, p) for n,p in varying.items()))
-        return [dict(zip(varying, v)) for v in values][:cap]
+        values = itertools.product(*itertools.starmap(_steps, ranges.items()))
+        return [dict(zip(ranges, v)) for v in values][:cap]
     with _quiet(): study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
-    ranges = {n: distribution(n, p) for n,p in varying.items()}
     return [study.ask(ranges).params for _ in range(cap)]
 
-# %% ../nbs/library/sweep.ipynb #76e908b6
-def _database(*args, **kwargs):
-    "Optuna's `RDBStorage`, where a trial has a heartbeat before it runs: Optuna never misses one without"
-    from optuna.storages import RDBStorage
-    class Storage(RDBStorage):
-        def set_trial_state_values(self, trial_id, state, values=None):
-            if state.name == 'RUNNING': self.record_heartbeat(trial_id)
-            return super().set_trial_state_values(trial_id, state, values)
-    return Storage(*args, **kwargs)
+# %% ../nbs/library/sweep.ipynb #e7d8b737
+def _insist(f, *args, pauses=(1, 5, 20, 60, 120), on=StorageInternalError, **kwargs):
+    "Call `f`, again and again where the database is away for a moment: hours of work are to be written down"
+    for pause in pauses:
+        try: return f(*args, **kwargs)
+        except on: time.sleep(pause)
+    return f(*args, **kwargs)
+
+class _Database(RDBStorage):
+    "A trial has a heartbeat before it runs: Optuna never misses one without"
+    def set_trial_state_values(self, trial_id, state, values=None):
+        if state.name == 'RUNNING': self.record_heartbeat(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
 
 def _storage(store, heartbeat):
     "A file or a database as Optuna's storage, or memory"
-    from optuna.storages import InMemoryStorage, RetryHeartbeatStaleTrialCallback
     if store is None: return InMemoryStorage()
     url, options = str(store), dict(pool_pre_ping=True)
     if '://' not in url:
-        if Path(url).is_file() and not Path(url).read_bytes()[:6] == b'SQLite': raise ValueError(
+        if Path(url).is_file() and Path(url).read_bytes()[:6] != b'SQLite': raise ValueError(
             f"{url}: not a SQLite file. A journal of an earlier version cannot be gone on with; choose "
             "another --store.")
         url, options = f'sqlite:///{url}', dict(connect_args={'timeout': 120})
     if url.startswith(('postgresql://','postgres://')): url = 'postgresql+psycopg://'+url.split('://', 1)[1]
-    def make():
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=_most_kills)
-        return _database(url, options, heartbeat_interval=heartbeat, grace_period=4*heartbeat,
-                         heartbeat_stale_trial_callback=retry)
     try:
-        with _quiet():
-            try: return make()
-            except Exception as e:
-                if isinstance(e, ImportError): raise
-                # two workers may have begun to make its tables at once
-                time.sleep(3)
-                return make()
+        # two workers may have begun to make its tables at once
+        with _quiet(): return _insist(
+            _Database, url, options, heartbeat_interval=heartbeat, grace_period=4*heartbeat,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=_most_kills),
+            pauses=(3,), on=(SQLAlchemyError, StorageInternalError))
     except ImportError as e:
         if 'Failed to import DB access module' not in str(e) and 'psycopg' not in str(e): raise
         raise ImportError(f"{url.split(':')[0]}: no driver for this database (PostgreSQL: pip install "
@@ -213,7 +206,7 @@ def _storage(store, heartbeat):
 # a worker is seldom killed because of the settings, but memory may not suffice for them
 _most_kills = 5
 
-# %% ../nbs/library/sweep.ipynb #eb9cd2c2
+# %% ../nbs/library/sweep.ipynb #e7ada3f2
 def open_sweep(
     spec:dict, # From `read_sweep`
     store=None, # Path of a file, URL of a database, or None: in memory
@@ -224,24 +217,20 @@ def open_sweep(
 ):  # `optuna.Study`
     """The study of a sweep: a new one, or the one that has been begun.
     Raises `ValueError` where that was for other settings, or is not there."""
-    try: import optuna
-    except ImportError as e: raise ImportError("sweeps need optuna: pip install 'segnb[sweep]'") from e
-    is_file = store is not None and '://' not in str(store)
-    if not new and (store is None or is_file and not Path(store).exists()):
-        raise ValueError(f"{store}: this sweep has not begun")
+    not_begun = ValueError(f"{store}: this sweep has not begun")
+    if not new and (store is None or '://' not in str(store) and not Path(store).exists()): raise not_begun
     if seeds and 'seed' in spec['parameters']:
         raise ValueError("seeds repeat each run, and `seed` is a parameter as well: leave one of them out")
-    sampler = optuna.samplers.RandomSampler()
-    if spec['method'] == 'bayes': sampler = optuna.samplers.TPESampler(seed=seed)
-    kwargs = dict(storage=_storage(store, heartbeat), study_name=spec['name'], pruner=_pruner(spec),
-                  sampler=sampler)
-    goal = spec['metric']['goal']
+    s = optuna.samplers
+    sampler = s.TPESampler(seed=seed) if spec['method'] == 'bayes' else s.RandomSampler()
+    kwargs = dict(storage=_storage(store, heartbeat), study_name=spec['name'], sampler=sampler,
+                  pruner=_pruner(spec))
     with _quiet():
         try:
-            study = optuna.create_study(direction=goal, load_if_exists=True,
-                                        **kwargs) if new else optuna.load_study(**kwargs)
-        except KeyError: raise ValueError(f"{store}: this sweep has not begun") from None
-    if new: _same_settings(study, spec, store, seeds)
+            if not new: return optuna.load_study(**kwargs)
+            study = optuna.create_study(direction=spec['metric']['goal'], load_if_exists=True, **kwargs)
+        except KeyError: raise not_begun from None
+    _same_settings(study, spec, store, seeds)
     return study
 
 def _same_settings(study, spec, store, seeds):
@@ -251,15 +240,12 @@ def _same_settings(study, spec, store, seeds):
     fixed = json.loads(json.dumps({**fixed, 'seeds': list(seeds) if seeds else None}))
     before = study.user_attrs.get('sweep')
     if before is None: return study.set_user_attr('sweep', fixed)
-    differ = [k for k in fixed if before.get(k) != fixed[k]]
-    if differ:
-        raise ValueError(f"{store} holds a sweep named {spec['name']} with other {', '.join(differ)}. Give "
-                         "this one another name, or go on with the old file.")
+    differ = ', '.join(k for k in fixed if before.get(k) != fixed[k])
+    if differ: raise ValueError(f"{store} holds a sweep named {spec['name']} with other {differ}. Give this "
+                                "one another name, or go on with the old file.")
 
-# %% ../nbs/library/sweep.ipynb #9301a5b5
-def _in_state(study, name):
-    from optuna.trial import TrialState
-    return study.get_trials(deepcopy=False, states=(TrialState[name],))
+# %% ../nbs/library/sweep.ipynb #7c3f4c2f
+def _in_state(study, name): return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState[name],))
 
 def _counting(trials):
     "The trial that counts of each slot: the earliest that has not failed"
@@ -277,39 +263,25 @@ def plan(
     retries:int=2, # Times a run that raised an error is tried again
 ):
     "Put the slots that are missing into the queue, and again those whose run failed"
-    trials = study.get_trials(deepcopy=False)
-    counting, failed = _counting(trials), {}
-    for t in trials:
-        if t.state.name == 'FAIL': failed.setdefault(t.user_attrs.get('slot'), []).append(t)
+    counting, failed = _counting(study.get_trials(deepcopy=False)), _in_state(study, 'FAIL')
     for slot,params in enumerate(points(spec)):
-        before = failed.get(slot, [])
-        errors, kills = (sum(map(f, before)) for f in (lambda t: 'error' in t.user_attrs, _was_killed))
+        before = [t for t in failed if t.user_attrs.get('slot') == slot]
+        errors, kills = sum('error' in t.user_attrs for t in before), sum(map(_was_killed, before))
         if slot in counting or errors > retries or kills > _most_kills: continue
         study.enqueue_trial({**(before[-1].params if before else {}), **params}, user_attrs={'slot': slot})
 
-# %% ../nbs/library/sweep.ipynb #8c577e41
-def _insist(f, *args, pauses=(1, 5, 20, 60, 120), **kwargs):
-    "Call `f`, again and again where the database is away for a moment: hours of work are to be written down"
-    from optuna.exceptions import StorageInternalError
-    for pause in pauses:
-        try: return f(*args, **kwargs)
-        except StorageInternalError: time.sleep(pause)
-    return f(*args, **kwargs)
-
+# %% ../nbs/library/sweep.ipynb #0c9206f4
 def _attempt(trial, spec, objective, seeds):
     "Do one run; gives the score that counts, and all scores"
-    import optuna
-    ranges = {n: distribution(n, p) for n,p in spec['parameters'].items()}
-    params = {n: _suggest(trial, n, d) for n,d in ranges.items() if d is not None}
+    params = {n: _suggest(trial, n, d) for n,d in _ranges(spec).items()}
     config, name, results = config_of(spec, params), spec['metric']['name'], []
     def report(step, value):
         _insist(trial.report, value, step)
         # fastai wants a text in an exception
         if _insist(trial.should_prune): raise optuna.TrialPruned(f'after {step}')
     # only the first may be stopped: the others would report the same epochs
-    for i,seed in enumerate(seeds or [None]):
-        got = objective(config if seed is None else config | {'seed': seed},
-                        report if i == 0 else lambda *_: None)
+    for settings in [config | {'seed': s} for s in seeds] if seeds else [config]:
+        got = objective(settings, (lambda *_: None) if results else report)
         results.append(got if isinstance(got, dict) else {name: got})
         if name not in results[-1]:
             raise ValueError(f"the metric {name} is not among the scores: {', '.join(results[-1])}")
@@ -318,14 +290,13 @@ def _attempt(trial, spec, objective, seeds):
     each = {f'each {name}': [float(r[name]) for r in results]} if seeds else {}
     return float(mean[name]), {k: float(v) for k,v in mean.items()} | each
 
-# %% ../nbs/library/sweep.ipynb #e565b0bf
+# %% ../nbs/library/sweep.ipynb #16195c0c
 class _Work:
     "What Optuna calls for a trial; afterwards `said` is a line about it"
     def __init__(self, study, spec, objective, seeds):
         self.study, self.spec, self.objective, self.seeds, self.said = study, spec, objective, seeds, None
 
     def __call__(self, trial):
-        import optuna
         slot, note = trial.user_attrs.get('slot'), lambda k, v: _insist(trial.set_user_attr, k, v)
         counts = _counting(self.study.get_trials(deepcopy=False)).get(slot)
         if counts is None or counts.number != trial.number or slot >= len(points(self.spec)):
@@ -346,8 +317,7 @@ class _Work:
             raise
         except Exception as e:
             self.said = f'run {slot} failed: {type(e).__name__}: {e}'
-            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                note('error', self.said[:1000])
+            with contextlib.suppress(UpdateFinishedTrialError): note('error', self.said[:1000])
             raise
 
 def _reached(study, spec):
@@ -356,17 +326,16 @@ def _reached(study, spec):
     if target is None or not _in_state(study, 'COMPLETE'): return False
     return study.best_value >= target if spec['metric']['goal'] == 'maximize' else study.best_value <= target
 
-# %% ../nbs/library/sweep.ipynb #a8f43cd1
+# %% ../nbs/library/sweep.ipynb #fdbe7a24
 def own_gpu(
     folder=None, # Of the locks; default: the temporary folder
 ):  # Index of the GPU, or None where there is at most one; the lock is held while the process lives
     "Take a GPU that no other worker on this machine has"
     if torch.cuda.device_count() < 2: return None
-    import fcntl
     for k in range(torch.cuda.device_count()):
-        lock = open(Path(folder or tempfile.gettempdir())/f'segnb-gpu-{k}.lock', 'w')
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: continue
+        lock = FileLock(Path(folder or tempfile.gettempdir())/f'segnb-gpu-{k}.lock')
+        try: lock.acquire(blocking=False)
+        except Timeout: continue
         _locks.append(lock)
         torch.cuda.set_device(k)
         return k
@@ -386,8 +355,6 @@ def run_sweep(
     heartbeat:int=15, # See `open_sweep`
 ):  # `optuna.Study`
     "Work on a sweep until all of it is done, beside any number of others"
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.storages import fail_stale_trials
     study, waited = open_sweep(spec, store, seeds=seeds, seed=seed, heartbeat=heartbeat), False
     work = _Work(study, spec, objective, seeds)
     own_gpu()
@@ -445,7 +412,7 @@ def sweep_status(
     metric = study.user_attrs['sweep']['metric']['name']
     return f"{len(df)} runs: {states}; best: run {slot} with {metric} {best[slot]:.4g} ({text})"
 
-# %% ../nbs/library/sweep.ipynb #49158c42
+# %% ../nbs/library/sweep.ipynb #af96666f
 _settings = ('data','encoder','pretrained','lr','epochs','bs','crop','size','precision','pct_start','seed')
 
 class _Report(Callback):
@@ -468,35 +435,29 @@ def trainer(
     _known('metric', [spec['metric']['name']], ['mean_iou','pixel_acc','valid_loss','train_loss'])
     stops = bool(spec.get('early_terminate'))
     def train(config, report):
-        config = {k: tuple(v) if isinstance(v, list) else v for k,v in config.items()}
-        return _train(config, report if stops else None, spec, track)
+        start, config = time.time(), {k: tuple(v) if isinstance(v, list) else v for k,v in config.items()}
+        some = lambda *names: {k: config[k] for k in names if k in config}
+        set_seed(config.get('seed', 1))
+        dls = train_loaders(data_path(config['data']), **some('crop','bs','size'))
+        cbs = [_tracker(spec, config)]*bool(track) + [_Report(spec['metric']['name'], report)]*stops
+        learn = train_recipe(dls, validate_every=1 if stops else None, bars=False, cbs=cbs,
+                             **some('epochs','lr','encoder','pretrained','precision','pct_start'))
+        return last_row(learn.recorder) | {'training seconds': time.time()-start}
     return train
-
-def _train(config, report, spec, track):
-    start = time.time()
-    set_seed(config.get('seed', 1))
-    dls = train_loaders(data_path(config['data']), **{k: config[k] for k in ('crop','bs','size')
-                                                      if k in config})
-    cbs = ([_tracker(spec, config)] if track else []) + ([_Report(spec['metric']['name'], report)] if report
-                                                         else [])
-    rest = {k: config[k] for k in ('epochs','lr','encoder','pretrained','precision','pct_start')
-            if k in config}
-    learn = train_recipe(dls, validate_every=1 if report else None, bars=False, cbs=cbs, **rest)
-    return last_row(learn.recorder) | {'training seconds': time.time()-start}
 
 def _short(v):
     return 'x'.join(map(str, v)) if isinstance(v, tuple) else f'{v:.3g}' if isinstance(v, float) else str(v)
 
 def _tracker(spec, config):
     "A tracker whose run is named by the settings that vary"
-    fixed = {n for n,p in spec['parameters'].items() if _kind(n, p) == 'constant'}
+    fixed = set(spec['parameters']) - set(_ranges(spec))
     # a seed of `seeds` too
     name = ' '.join(f'{n} {_short(v)}' for n,v in config.items() if n not in fixed)
     plain = {k: str(v) if isinstance(v, tuple) else v for k,v in config.items()}
     return Tracker(spec.get('project') or spec['name'], name or None, tags=['sweep'],
                    config=plain | {'sweep': spec['name']})
 
-# %% ../nbs/library/sweep.ipynb #4a4bb742
+# %% ../nbs/library/sweep.ipynb #a360fab1
 sweep_views = {'history': 'plot_optimization_history', 'importance': 'plot_param_importances',
                'parallel': 'plot_parallel_coordinate', 'slices': 'plot_slice'}
 
@@ -505,7 +466,7 @@ def plot_sweep(
     view:str='history', # 'history', 'importance', 'parallel' or 'slices'
 ):  # A matplotlib figure
     "What a sweep has found so far. Raises `ValueError` before two runs are complete."
-    import matplotlib.pyplot as plt, optuna
+    import matplotlib.pyplot as plt
     _known('view', [view], sweep_views)
     if len(_in_state(study, 'COMPLETE')) < 2:
         raise ValueError("two runs must be complete before there is something to draw")

@@ -5,25 +5,23 @@
 # %% auto #0
 __all__ = ['PRCurves', 'check_threshold']
 
-# %% ../nbs/library/threshold.ipynb #6679510b
-import numpy as np, pandas as pd, torch
+# %% ../nbs/library/threshold.ipynb #f7367ca1
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from fastcore.basics import patch, ifnone
 from .core import VOID, progress, unpack_masks
 from .learner import SegLearner
 
-# %% ../nbs/library/threshold.ipynb #ad36e914
+# %% ../nbs/library/threshold.ipynb #7416c577
 class PRCurves:
     "Precision and recall of each class at every threshold, from pixel counts by probability"
     def __init__(self,
-        classes, # Names of the classes that are asked for
-        bins:int=1000, # Steps of probability
+        classes, bins:int=1000, # Names of the classes that are asked for, and steps of probability
     ):
         self.classes, self.bins = list(classes), bins
         self.counts = torch.zeros(len(self.classes), 2, bins, dtype=torch.int64)
 
     def add(self,
-        p, # Probabilities (B,classes,H,W)
-        truth, # bool (B,classes,H,W)
+        p, truth, # Probabilities and bool, both (B,classes,H,W)
         keep, # bool (B,H,W): pixels that are not void
     ):
         "Count the pixels of a batch"
@@ -63,7 +61,7 @@ class PRCurves:
         "The threshold with the highest Dice for each class"
         return [float(t) for t in self.thresholds[self.dice.argmax(-1)]]
 
-# %% ../nbs/library/threshold.ipynb #cb52265f
+# %% ../nbs/library/threshold.ipynb #602ae8e9
 @patch
 def table(self:PRCurves)->pd.DataFrame:
     "For each class the average precision, the best threshold with its scores, and Dice at one half"
@@ -79,7 +77,6 @@ def plot(self:PRCurves,
     figsize=(5,4), # Inches
 ):  # A matplotlib figure
     "Precision over recall, with one half and the best threshold marked"
-    import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=figsize)
     for name,p,r,d in zip(self.classes, self.precision, self.recall, self.dice):
         k, half = d.argmax(), self.bins//2

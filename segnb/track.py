@@ -6,7 +6,7 @@
 __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_images', 'histograms', 'Tracker', 'need_trackio', 'track',
            'runs', 'return_to']
 
-# %% ../nbs/library/track.ipynb #9ade8127
+# %% ../nbs/library/track.ipynb #c0af6dc4
 import atexit, importlib, io, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
 from collections import deque
 from contextlib import redirect_stdout, suppress
@@ -14,13 +14,13 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn as nn
-from fastai.callback.core import Callback
-from fastcore.basics import patch
-from .core import as_unit, is_fitting, is_half, last_row, machine
+from fastai.callback.hook import Hooks
+from fastcore.basics import patch, store_attr
+from .core import Watcher, as_unit, is_half, last_row, machine
 from .draw import as_image, colorize
 from .learner import SegLearner
 
-# %% ../nbs/library/track.ipynb #c2226bca
+# %% ../nbs/library/track.ipynb #a438108b
 def _git(path, *args, given=None):
     "What git says, as bytes, or None"
     command = ['git', '-C', str(path), *args]
@@ -34,8 +34,7 @@ _diff = ('diff', 'HEAD', '--binary', '--no-ext-diff', '--no-textconv', '--no-rel
 def git_state(
     path='.', # In a repository
     most:int=5_000_000, # Longest diff to keep, in bytes
-# commit, branch, diff (None where it is longer), and names of files git does not know; empty outside one
-)->dict:
+)->dict: # commit, branch, diff (None where longer), names of files git does not know; empty outside one
     "Where the code of a repository stands, with what has not been committed"
     text = lambda *args: (_git(path, *args) or b'').decode(errors='replace').strip()
     commit, diff = text('rev-parse', 'HEAD'), _git(path, *_diff) or b''
@@ -49,26 +48,24 @@ def go_back(
     folder, # Where the code is to go; must not be there yet
     path='.', # In the repository
 )->Path:
-    """The code as it was at a run, in a folder of its own; what is in the repository stays.
-    Raises `ValueError`."""
+    "The code as it was at a run, in a folder of its own; the repository stays as it is. Raises `ValueError`."
     folder, commit, diff = Path(folder).resolve(), state.get('commit'), state.get('diff')
     if not isinstance(commit, str): raise ValueError("this run was not started in a git repository")
+    named = f"commit {commit[:10]}"
     if not isinstance(diff, str):
-        warnings.warn(f"the changes since commit {commit[:10]} were too long to keep: this is the commit "
-                      "without them")
+        warnings.warn(f"the changes since {named} were too long to keep: this is the commit without them")
     if folder.exists(): raise FileExistsError(f"{folder} is already there")
     if _git(path, 'cat-file', '-e', commit+'^{commit}') is None:
-        raise ValueError(f"commit {commit[:10]} is not in the repository of {Path(path).resolve()}: fetch it "
-                         "first")
+        raise ValueError(f"{named} is not in the repository of {Path(path).resolve()}: fetch it first")
     if _git(path, 'worktree', 'add', '--force', '--detach', str(folder), commit) is None:
         raise ValueError(f"git cannot make a worktree in {folder}")
-    patch_ = diff.encode('latin-1') if diff else b''
-    if patch_ and _git(folder, 'apply', '--binary', '--whitespace=nowarn', '-', given=patch_) is None:
+    apply = ('apply', '--binary', '--whitespace=nowarn', '-')
+    if diff and _git(folder, *apply, given=diff.encode('latin-1')) is None:
         _git(path, 'worktree', 'remove', '--force', str(folder))
-        raise ValueError(f"the changes kept with commit {commit[:10]} do not apply to it")
+        raise ValueError(f"the changes kept with {named} do not apply to it")
     return folder
 
-# %% ../nbs/library/track.ipynb #c0411196
+# %% ../nbs/library/track.ipynb #e9fc0e1e
 def _of_model(model):
     config, total = getattr(model, 'config', {}), lambda ps: sum(p.numel() for p in ps)
     return dict(network=type(model).__name__, encoder=config.get('name', ''),
@@ -77,11 +74,11 @@ def _of_model(model):
                 learning=total(p for p in model.parameters() if p.requires_grad))
 
 def _of_data(dls):
-    aug, size = getattr(dls.train, 'augment', None), lambda s: 'x'.join(map(str, s))
-    frames = getattr(dls, 'train_ds', None)
-    own = {} if not hasattr(frames, 'ds') else dict(data=str(Path(frames.ds.images[0]).parent),
-                                                    augment=repr(aug),
-        frames=size(frames.sizes[0]), crop=size(aug.crop) if hasattr(aug, 'crop') else '')
+    aug, frames = getattr(dls.train, 'augment', None), getattr(dls, 'train_ds', None)
+    own, size = {}, lambda s: 'x'.join(map(str, s))
+    if hasattr(frames, 'ds'):
+        own = dict(data=str(Path(frames.ds.images[0]).parent), augment=repr(aug),
+                   frames=size(frames.sizes[0]), crop=size(getattr(aug, 'crop', ())))
     return dict(own, batch_size=dls.bs, training_items=len(dls.train_ds), validation_items=len(dls.valid_ds),
                 classes=', '.join(map(str, getattr(dls, 'vocab', []))))
 
@@ -92,10 +89,9 @@ def _of_training(learn):
         peak = max(float(np.atleast_1d(schedule[0].scheds['lr'](p))[-1]) for p in np.linspace(0, 1, 1001))
     return dict(epochs=learn.n_epoch, peak_lr=peak, weight_decay=hypers[-1].get('wd', learn.wd),
                 optimiser=getattr(learn.opt_func, '__name__', str(learn.opt_func)),
-                loss=repr(learn.loss_func),
-                precision='bf16' if is_half(learn) else 'fp32',
-                callbacks=', '.join(cb.name for cb in learn.cbs), device=str(learn.dls.device),
-                seed=torch.initial_seed())
+                loss=repr(learn.loss_func), seed=torch.initial_seed(),
+                precision='bf16' if is_half(learn) else 'fp32', device=str(learn.dls.device),
+                callbacks=', '.join(cb.name for cb in learn.cbs))
 
 def settings(
     learn, # A fastai `Learner`
@@ -104,31 +100,23 @@ def settings(
     on = {f'on {k}': v for k,v in machine().items()}
     return {**_of_model(learn.model), **_of_data(learn.dls), **_of_training(learn), **on}
 
-# %% ../nbs/library/track.ipynb #d05c02ab
+# %% ../nbs/library/track.ipynb #1e80f494
 def layers(
     model:nn.Module,
     x, # (B,C,H,W) to run it on
-# A row for each layer with its kind, the shape that comes out, its parameters, whether they learn
-)->pd.DataFrame:
+)->pd.DataFrame: # For each layer its kind, the shape that comes out, its parameters, whether they learn
     "The layers of a network, in the order in which they run"
-    rows, hooks = [], []
-    def seen(name):
-        def hook(m, i, o):
-            own, o = list(m.parameters(recurse=False)), o[0] if isinstance(o, (tuple, list)) and o else o
-            rows.append(dict(layer=name, kind=type(m).__name__,
-                             shape='x'.join(map(str, getattr(o, 'shape', ())[1:])),
-                             parameters=sum(p.numel() for p in own),
-                             learns=any(p.requires_grad for p in own)))
-        return hook
-    for name,m in model.named_modules():
-        leaf = not list(m.children()) or list(m.parameters(recurse=False))
-        if leaf: hooks.append(m.register_forward_hook(seen(name)))
-    was = model.training
+    rows, was = [], model.training
+    own = lambda m: list(m.parameters(recurse=False))
+    names = {m: n for n,m in model.named_modules() if own(m) or not list(m.children())}
+    def seen(m, _, o):
+        shape = getattr(o[0] if isinstance(o, (tuple, list)) and o else o, 'shape', ())
+        rows.append(dict(layer=names[m], kind=type(m).__name__, shape='x'.join(map(str, shape[1:])),
+                         parameters=sum(p.numel() for p in own(m)),
+                         learns=any(p.requires_grad for p in own(m))))
     try:
-        with torch.no_grad(): model.eval()(x)
-    finally:
-        for h in hooks: h.remove()
-        model.train(was)
+        with torch.no_grad(), Hooks(names, seen, detach=False): model.eval()(x)
+    finally: model.train(was)
     return pd.DataFrame(rows)
 
 def sample_images(
@@ -158,7 +146,7 @@ def histograms(
     grads = {f'gradients/{n}': spread(p.grad) for n,p in learning if p.grad is not None}
     return {f'weights/{n}': spread(p) for n,p in learning} | grads
 
-# %% ../nbs/library/track.ipynb #29ce4fcf
+# %% ../nbs/library/track.ipynb #7ee4c9b0
 class _Tee:
     "Writes to a stream and keeps what was written; everything else is the stream's"
     def __init__(self, stream): self.stream, self.kept = stream, deque(maxlen=20_000)
@@ -171,7 +159,7 @@ class _Tee:
         return text.splitlines()
     def __getattr__(self, name): return getattr(self.stream, name)
 
-class Tracker(Callback):
+class Tracker(Watcher):
     "Keeps a training run with a tracker that has wandb's functions; for any fastai `Learner`"
     order = 97                                              # after Recorder, the plain lines, and checkpoints
     def __init__(self,
@@ -188,19 +176,11 @@ class Tracker(Callback):
         repo='.', # Repository whose state is kept
         **init # To the tracker's `init`: `mode='offline'` for wandb
     ):
-        self.project, self.run_name, self.notes = project, run, notes
-        self.more, self.tags = config or {}, list(tags)
-        self.tracker, self.n_images, self.every, self.hist_every = tracker, images, every, hist_every
-        self.files, self.repo, self.init = files, repo, init
+        store_attr('project,notes,tracker,images,every,hist_every,files,repo,init')
+        self.run_name, self.more, self.tags = run, config or {}, list(tags)
         self.on, self.failed, self.opened, self.told = False, False, None, set()
 
-    @property
-    def learn(self): return self.__dict__.get('_learn')
-    @learn.setter
-    # None when it is taken off, also when training has failed
-    def learn(self, learn):
-        if learn is None: self.close(sys.exc_info()[1])
-        self.__dict__['_learn'] = learn
+    def taken_off(self, learn): self.close(sys.exc_info()[1])
 
     def safely(self, f, *args, **kwargs):
         "Call the tracker, unless it has failed before"
@@ -208,8 +188,7 @@ class Tracker(Callback):
         try: return f(*args, **kwargs)
         except Exception as e:
             self.on, self.failed = False, True
-            warnings.warn(f"{self.tracker} failed ({type(e).__name__}: {e}). Training goes on, without being "
-                          "tracked.")
+            warnings.warn(f"{self.tracker} failed ({type(e).__name__}: {e}). Training goes on, untracked.")
 
     def part(self, what, f):
         "What `f` gives, or nothing where it fails: one part that cannot be had does not end the others"
@@ -219,12 +198,9 @@ class Tracker(Callback):
             self.told.add(what)
             return {}
 
-# %% ../nbs/library/track.ipynb #10e79a36
+# %% ../nbs/library/track.ipynb #940271a4
 @patch
-def before_fit(self:Tracker):
-    # fastai leaves the callback out where this is False, until the next after_fit
-    self.run = is_fitting(self.learn)
-    if not self.run: return
+def begin(self:Tracker):
     # a run of a plain `Learner` that an error has ended
     self.close('interrupted')
     self.on, self.began, self.step = True, time.time(), self.learn.train_iter
@@ -235,16 +211,14 @@ def before_fit(self:Tracker):
 def _begin(self:Tracker):
     self.t = importlib.import_module(self.tracker)
     self.tee = sys.stdout = _Tee(sys.stdout)
-    name, init = self.run_name, self.init
-    if self.tracker == 'trackio':
-        name, init = name and _new_name(self.project, name), {'embed': False, **init}
-    if self.tracker == 'wandb':
-        init = {'reinit': 'create_new', 'notes': self.notes, 'tags': self.tags, **init}
+    own = dict(trackio={'embed': False}, wandb=dict(reinit='create_new', notes=self.notes, tags=self.tags))
+    name = self.run_name
+    if name and self.tracker == 'trackio': name = _new_name(self.project, name)
     git = {f'git {k}': v for k,v in git_state(self.repo).items()}
-    if git:
-        git['return to it'] = f"segnb back {shlex.quote(self.project)} {shlex.quote(name or 'RUN')} FOLDER"
+    if git: git['return to it'] = shlex.join(['segnb', 'back', self.project, name or 'RUN', 'FOLDER'])
     config = {**settings(self.learn), **git, 'notes': self.notes, 'tags': ', '.join(self.tags), **self.more}
-    self.opened = self.t.init(project=self.project, name=name, config=config, **init)
+    self.opened = self.t.init(project=self.project, name=name, config=config,
+                              **(own.get(self.tracker, {}) | self.init))
     self.log(self.part('layers', lambda: {'layers': self.t.Table(dataframe=self._layers())}))
 
 @patch
@@ -254,19 +228,18 @@ def log(self:Tracker, row):
 @patch
 def _layers(self:Tracker):
     "The layers of the network, run on zeros of the shape of a batch"
-    dl = self.dls.train
-    crop = getattr(getattr(dl, 'augment', None), 'crop', None)
-    config = getattr(self.learn.model, 'config', {})
-    if crop is None: return layers(self.learn.model, torch.zeros_like(dl.one_batch()[0][:1]))
-    return layers(self.learn.model, torch.zeros(1, config.get('in_chans', config.get('c_in', 3)), *crop,
-                                                device=dl.device))
+    dl, model = self.dls.train, self.learn.model
+    crop, config = getattr(getattr(dl, 'augment', None), 'crop', None), getattr(model, 'config', {})
+    if crop is None: return layers(model, torch.zeros_like(dl.one_batch()[0][:1]))
+    channels = config.get('in_chans', config.get('c_in', 3))
+    return layers(model, torch.zeros(1, channels, *crop, device=dl.device))
 
-# %% ../nbs/library/track.ipynb #9a363202
+# %% ../nbs/library/track.ipynb #985207b7
 @patch
 def before_step(self:Tracker):
     if not self.hist_every or (self.learn.train_iter+1) % self.hist_every: return
-    self.safely(lambda: self.log({k: self.t.Histogram(np_histogram=h) for k,
-                                  h in histograms(self.learn.model).items()}))
+    as_logged = lambda: {k: self.t.Histogram(np_histogram=h) for k,h in histograms(self.learn.model).items()}
+    self.safely(lambda: self.log(as_logged()))
 
 @patch
 def after_batch(self:Tracker):
@@ -294,17 +267,16 @@ def _epoch(self:Tracker):
 @patch
 def _judged(self:Tracker):
     "Scores by class, and images"
-    cm, out = getattr(next(iter(self.learn.metrics), None), 'cm', None), {}
+    cm, out, shown = getattr(next(iter(self.learn.metrics), None), 'cm', None), {}, {}
     if cm is not None:
         for score,col in cm.table().drop(columns='pixels').items():
             out |= {f'{score}/{c}': v for c,v in col.drop('all').items() if np.isfinite(v)}
-    shown = {}
-    if self.n_images and hasattr(self.learn, 'seg_model'):
-        shown = self.part('images', lambda: sample_images(self.learn, self.n_images))
-    return out | {f'images/{n}': self.t.Image(p, caption=f'{n}: image, ground truth, prediction') for n,
-                  p in shown.items()}
+    if self.images and hasattr(self.learn, 'seg_model'):
+        shown = self.part('images', lambda: sample_images(self.learn, self.images))
+    says = 'image, ground truth, prediction'
+    return out | {f'images/{n}': self.t.Image(p, caption=f'{n}: {says}') for n,p in shown.items()}
 
-# %% ../nbs/library/track.ipynb #90156f88
+# %% ../nbs/library/track.ipynb #d6ff4920
 @patch
 def after_fit(self:Tracker): self.close()
 
@@ -322,19 +294,15 @@ def close(self:Tracker,
         self.safely(lambda: self.log({'ended': self.t.Table(dataframe=pd.DataFrame({'how': [how]}))}))
         with tempfile.TemporaryDirectory() as tmp:
             for f in self.files: self.part(str(f), lambda: self._keep(Path(f), Path(tmp)))
-            # trackio copies files only now, and calls that uploading
-            with suppress(Exception), redirect_stdout(io.StringIO()): self._finish()
+            # trackio copies files only now, and calls that uploading; it would end its latest run again when
+            # Python exits, if it was not told by its own function
+            with suppress(Exception), redirect_stdout(io.StringIO()):
+                latest = self.tracker == 'trackio' and self.t.context_vars.current_run.get() is self.opened
+                (self.t if latest else self.opened).finish()
     finally:
         if sys.stdout is getattr(self, 'tee', None): sys.stdout = self.tee.stream
         self.on, self.opened = False, None
         atexit.unregister(self.close)
-
-@patch
-def _finish(self:Tracker):
-    """End the run; trackio would end its latest one again when Python exits, if it was not told by its own
-    function"""
-    latest = self.tracker == 'trackio' and self.t.context_vars.current_run.get() is self.opened
-    (self.t if latest else self.opened).finish()
 
 @patch
 def _keep(self:Tracker, f, tmp):
@@ -343,7 +311,7 @@ def _keep(self:Tracker, f, tmp):
         self.t.save(shutil.copy(f, tmp/f'{self.opened.name} {f.name}'), self.project)
     else: self.opened.save(str(f.resolve()), base_path=str(f.resolve().parent), policy='now')
 
-# %% ../nbs/library/track.ipynb #43dba0b3
+# %% ../nbs/library/track.ipynb #cdb34e94
 def need_trackio():
     "The module trackio. Raises `ImportError` saying how to get it."
     try: import trackio
@@ -355,17 +323,16 @@ def track(
     project:str, # Runs of one question
     *args, **kwargs # To `Tracker`
 ):  # The same learner, which keeps each training run from now on; `fine_tune` is two
-    """Keep training runs with a tracker. Raises `ImportError` where it is not installed.
-    `remove_cb(Tracker)` ends it."""
+    "Keep training runs with a tracker, until `remove_cb(Tracker)`. Raises `ImportError` where there is none."
     tracker = Tracker(project, *args, **kwargs)
     if tracker.tracker == 'trackio': need_trackio()
-    else: importlib.import_module(tracker.tracker)
+    importlib.import_module(tracker.tracker)
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, Tracker)])
     return learn.add_cb(tracker)
 
 SegLearner.track = track
 
-# %% ../nbs/library/track.ipynb #aa284ca3
+# %% ../nbs/library/track.ipynb #062cb7d2
 def _records(project):
     trackio = need_trackio()
     try: return list(trackio.Api().runs(project))
@@ -377,17 +344,6 @@ def _new_name(project, name):
     except ValueError: return name                          # the project is new
     return next(n for n in chain([name], (f'{name} {i}' for i in count(2))) if n not in taken)
 
-def _logs(project, record):
-    "All rows that were logged in a run"
-    from trackio.sqlite_storage import SQLiteStorage
-    return SQLiteStorage.get_logs(project, record.name, run_id=record.id)
-
-def _find(project, run):
-    found = [r for r in _records(project) if run in (r.name, r.id)]
-    if found: return found[-1]
-    raise ValueError(f"no run {run!r} in project {project!r}; there are "
-                     f"{', '.join(r.name for r in _records(project))}")
-
 _not_scores = ('epoch','seconds','batch loss','momentum','step')
 
 def _scores(logs):
@@ -397,10 +353,8 @@ def _scores(logs):
         for name,v in row.items():
             plain = isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)
             if not plain or name in _not_scores or name.startswith(('lr/','weights/','gradients/')): continue
-            out[name] = v
-            if '/' in name: continue
-            best = min if name.endswith('loss') else max
-            out[f'best {name}'] = best(v, out.get(f'best {name}', v))
+            out[name], best, key = v, min if name.endswith('loss') else max, f'best {name}'
+            if '/' not in name: out[key] = best(v, out.get(key, v))
     return out
 
 def runs(
@@ -409,7 +363,7 @@ def runs(
     "All runs of a project: how they ended, settings, scores, times, notes, code"
     rows = []
     for r in _records(project):
-        logs = _logs(project, r)
+        logs = need_trackio().SQLiteStorage.get_logs(project, r.name, run_id=r.id)
         config = {k: v for k,v in (r.config or {}).items() if not k.startswith('_')}
         ended = [row['ended']['_value'][0]['how'] for row in logs if isinstance(row.get('ended'), dict)]
         known = dict(run=r.name, id=r.id, ended=ended[-1] if ended else '')
@@ -425,6 +379,8 @@ def return_to(
     path='.', # In the repository
 )->Path:
     "The code of a run, as it was, in a folder of its own; see `go_back`"
-    config = _find(project, run).config or {}
-    return go_back({k.removeprefix('git '): v for k,v in config.items() if k.startswith('git ')}, folder,
-                   path)
+    found = [r for r in _records(project) if run in (r.name, r.id)]
+    if not found: raise ValueError(
+        f"no run {run!r} in project {project!r}; there are {', '.join(r.name for r in _records(project))}")
+    config = found[-1].config or {}
+    return go_back({k[4:]: v for k,v in config.items() if k.startswith('git ')}, folder, path)
