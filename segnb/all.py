@@ -22,7 +22,8 @@ from segnb.tta import TTA, Ensemble, Tiled
 from segnb.interpret import class_coverage, plot_coverage, results
 from segnb import threshold as _threshold                # `learn.pr_curves`, `learn.fit_threshold`
 from segnb.calibrate import disagreement, entropy, plot_reliability, reliability, risk_coverage
-from segnb.views import browse, explore_coverage, explore_schedule
+from segnb.browsers import browse, explore_coverage, explore_schedule
+from segnb import views as _views                        # `curve.inspect`
 from segnb.monitor import Monitor
 from segnb.check import check_data
 from segnb.export import export_onnx

@@ -64,7 +64,7 @@ def table(self:Reliability)->pd.DataFrame: # A row for each predicted class and 
             for n,s,r in (*zip(self.count, self.confidence, self.right), self.totals)]
     return pd.DataFrame(rows, index=[*self.classes, 'all'])
 
-# %% ../nbs/12_calibrate.ipynb #c8eff795
+# %% ../nbs/12_calibrate.ipynb #3fb62f49
 def reliability(
     model, # See `as_probs`
     dl, # A `SegDataLoader` with masks
@@ -76,6 +76,7 @@ def reliability(
     for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor))
     return out
 
+# %% ../nbs/12_calibrate.ipynb #cf0d7074
 def plot_reliability(
     *rels, # `Reliability`s
     names=None, # A title for each
@@ -97,7 +98,7 @@ def plot_reliability(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/12_calibrate.ipynb #6dac7a7f
+# %% ../nbs/12_calibrate.ipynb #7f37776d
 def some_pixels(
     model, # See `as_probs`
     dl, # A `SegDataLoader` with masks
@@ -115,6 +116,7 @@ def some_pixels(
     if not out: raise ValueError("no pixels to fit a temperature on")
     return tuple(torch.cat(o) for o in zip(*out))
 
+# %% ../nbs/12_calibrate.ipynb #f624e2b8
 def fit_temperature(
     logp, # Log-probabilities or logits (n,classes)
     y, # Class indices (n,)

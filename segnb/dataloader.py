@@ -21,7 +21,7 @@ from .draw import plot_batch, plot_results, shown
 from .frames import Frames
 from .augment import SegAugment
 
-# %% ../nbs/06_dataloader.ipynb #8bc2fc8c
+# %% ../nbs/06_dataloader.ipynb #f731e363
 def as_floats(
     b, # `(x, y)`: (B,C,H,W), uint8 or floats in 0..1, and uint8 (B,H,W) with void 255
 )->tuple: # `(TensorImage float in 0..1, TensorMask int64)`
@@ -30,6 +30,7 @@ def as_floats(
     if not isinstance(x, torch.Tensor): x,y = torch.stack(x), torch.stack(y)
     return TensorImage(as_unit(x)), TensorMask(y.long())
 
+# %% ../nbs/06_dataloader.ipynb #1c4b4501
 class SegDataLoader(TfmdDL):
     "Batches of `Frames`: crops when there is an `augment`, else whole frames"
     def __init__(self,
@@ -132,7 +133,7 @@ def class_indices(
     if bad: raise ValueError(f"no classes {bad}; there are {list(classes)}")
     return [classes.index(c) if isinstance(c, str) else int(c) for c in wanted]
 
-# %% ../nbs/06_dataloader.ipynb #220103af
+# %% ../nbs/06_dataloader.ipynb #05463847
 def _two_sides(idxs, ds):
     "The indices for training and validation, neither of them empty"
     train, valid = idxs
@@ -154,6 +155,7 @@ def _warn_of_missing(frames):
     warnings.warn(f"no pixel of {', '.join(lost)} in the training masks: what is in no mask cannot be "
                   f"learned.{hint}")
 
+# %% ../nbs/06_dataloader.ipynb #1c954d1f
 class SegDataLoaders(DataLoaders):
     """A training and a validation `SegDataLoader`, made by `from_path`, `from_label_func`, `from_df` or
     `from_dataset`"""
@@ -213,7 +215,7 @@ class SegDataLoaders(DataLoaders):
                   f"{dl.augment or 'whole frames'}, on {dl.device}")
         print(f"{self.c} classes: {', '.join(self.classes)}; void {self.codes.void_values}")
 
-# %% ../nbs/06_dataloader.ipynb #fecb6877
+# %% ../nbs/06_dataloader.ipynb #15a87933
 def _there(masks, images, who):
     "Paths of masks, all of which are there"
     for m,i in zip(masks, images):
@@ -222,6 +224,7 @@ def _there(masks, images, who):
             raise FileNotFoundError(f"{m}: no such file; {who} gives it as the mask of {i}")
     return masks
 
+# %% ../nbs/06_dataloader.ipynb #140ee32a
 @patch(cls_method=True)
 def from_path(cls:SegDataLoaders,
     path, # A folder in a layout that `find_pairs` knows
@@ -244,6 +247,7 @@ def from_path(cls:SegDataLoaders,
                            images=images, masks=masks, roi=roi, valid=valid)
     return cls.from_dataset(ds, split or found, crop, bs, path=path, **kwargs)
 
+# %% ../nbs/06_dataloader.ipynb #31cc1803
 @patch(cls_method=True)
 def from_label_func(cls:SegDataLoaders,
     path, # Where the `Learner` keeps its files
@@ -261,7 +265,7 @@ def from_label_func(cls:SegDataLoaders,
     ds = SegDataset(fnames, masks, codes, colors, size, void, range, channels=channels)
     return cls.from_dataset(ds, split or RandomSplitter(valid_pct, seed=seed), path=path, **kwargs)
 
-# %% ../nbs/06_dataloader.ipynb #3578a4d0
+# %% ../nbs/06_dataloader.ipynb #1acde9e2
 @patch(cls_method=True)
 def from_df(cls:SegDataLoaders,
     df, # A table with a row for each pair
@@ -284,6 +288,7 @@ def from_df(cls:SegDataLoaders,
     ds = SegDataset(images, masks, codes, colors, size, void, range, channels=channels)
     return cls.from_dataset(ds, path=path, **kwargs)
 
+# %% ../nbs/06_dataloader.ipynb #2250ebdd
 def _true_rows(col):
     """Where a column is true. Raises `ValueError` where it holds anything but true and false: every text
     counts as true."""

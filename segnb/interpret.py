@@ -45,7 +45,7 @@ class Results:
         self.error_confidence += [float(c[w].mean()/255) if w.any() else math.nan for c,w in zip(conf, wrong)]
         self.confusions += [ConfusionMatrix(len(self.classes)).add(a, b).matrix for a,b in zip(pred, y)]
 
-# %% ../nbs/11_interpret.ipynb #ee5d7e92
+# %% ../nbs/11_interpret.ipynb #0eab876b
 @patch
 def _counted(self:Results, matrix):
     cm = ConfusionMatrix(classes=self.classes)
@@ -68,6 +68,7 @@ def results(
     for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor))
     return out
 
+# %% ../nbs/11_interpret.ipynb #e5908370
 def _results(self,
     ds_idx:int=1, # 0: training set, 1: validation set
     frames=None, # `Frames` instead
@@ -79,7 +80,7 @@ def _results(self,
 
 SegLearner.results = _results
 
-# %% ../nbs/11_interpret.ipynb #06e9f8ed
+# %% ../nbs/11_interpret.ipynb #fe34f3fa
 @patch
 def table(self:Results)->pd.DataFrame: # A row for each image
     """Loss, accuracy, mean IoU and mean confidence where it is wrong, then the IoU of each class.
@@ -102,6 +103,7 @@ def order(self:Results,
     col, high_is_bad = t[by].reset_index(drop=True).dropna(), by in ('loss','confidence of errors')
     return col.sort_values(ascending=not high_is_bad, kind='stable').index.tolist()
 
+# %% ../nbs/11_interpret.ipynb #ffaa5799
 @patch
 def plot_worst(self:Results,
     by:str='loss', # See `order`
@@ -180,9 +182,10 @@ def boundary_errors(self:Results,
             w in sums]
     return pd.DataFrame(rows, index=names).rename_axis('pixels away')
 
-# %% ../nbs/11_interpret.ipynb #c5b523b8
+# %% ../nbs/11_interpret.ipynb #d7e4b381
 def class_coverage(
     dls, # `SegDataLoaders`, or a dict of names to `Frames` or `SegDataset`s
+
 # A row for each class; for each set its share of the pixels, number and share of images with it
 )->pd.DataFrame:
     "How much of each class there is, in each set"
@@ -195,6 +198,7 @@ def class_coverage(
                  f'{k} share': (c > 0).mean(0)}
     return pd.DataFrame(cols, index=pd.Index(classes, name='class'))
 
+# %% ../nbs/11_interpret.ipynb #cc953b99
 def plot_coverage(
     coverage:pd.DataFrame, # From `class_coverage`
     what:str='pixels', # 'pixels': share of them; 'share': share of images that hold the class

@@ -34,7 +34,7 @@ def seg_splitter(
     frozen = {id(p) for m in getattr(model, 'frozen', []) for p in m.parameters()}
     return [[p for p in params(o) if id(p) not in frozen] for o in (model.encoder, model.decoder, model.head)]
 
-# %% ../nbs/07_learner.ipynb #e30485de
+# %% ../nbs/07_learner.ipynb #739e54ef
 class SegLearner(Learner):
     "A fastai `Learner` for masks; see `seg_learner`"
     temperature = 1.                        # logits are divided by it; the chapter on calibration fits one
@@ -59,28 +59,32 @@ class SegLearner(Learner):
         "Freeze the encoder; decoder and head go on learning"
         self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)
 
-    def one_batch(self, i, b):
-        try: super().one_batch(i, b)
-        except RuntimeError as e:
-            if not lacks_memory(e): raise
-            raise memory_error(e, self) from e
-        finally:
-            for cb in self.cbs.filter(lambda cb: isinstance(cb, Bfloat16)): cb.close()
-
     def to_parallel(self, *args, **kwargs): raise NotImplementedError(several_processes)
     to_distributed = parallel_ctx = distrib_ctx = to_parallel
-    def fit(self, *args, **kwargs):
-        one_process(self.model)
-        if any(cb.name == 'cut_mix' for cb in [*self.cbs, *L(kwargs.get('cbs'))]): raise NotImplementedError(
-            "CutMix weighs the labels of two whole images; a mask would have to be cut, too. Use MixUp, or "
-            "SegAugment")
-        hear = [cb for cb in self.cbs if hasattr(cb, 'on_error')]       # those that want to know of an error
-        # a range test that was interrupted leaves it off
-        for cb in hear: cb.run = True
-        try: super().fit(*args, **kwargs)
-        except BaseException as e:
-            for cb in hear: cb.on_error(e)
-            raise
+
+# %% ../nbs/07_learner.ipynb #7156c23d
+@patch
+def one_batch(self:SegLearner, i, b):
+    try: Learner.one_batch(self, i, b)
+    except RuntimeError as e:
+        if not lacks_memory(e): raise
+        raise memory_error(e, self) from e
+    finally:
+        for cb in self.cbs.filter(lambda cb: isinstance(cb, Bfloat16)): cb.close()
+
+@patch
+def fit(self:SegLearner, *args, **kwargs):
+    one_process(self.model)
+    if any(cb.name == 'cut_mix' for cb in [*self.cbs, *L(kwargs.get('cbs'))]): raise NotImplementedError(
+        "CutMix weighs the labels of two whole images; a mask would have to be cut, too. Use MixUp, or "
+        "SegAugment")
+    hear = [cb for cb in self.cbs if hasattr(cb, 'on_error')]       # those that want to know of an error
+    # a range test that was interrupted leaves it off
+    for cb in hear: cb.run = True
+    try: Learner.fit(self, *args, **kwargs)
+    except BaseException as e:
+        for cb in hear: cb.on_error(e)
+        raise
 
 # %% ../nbs/07_learner.ipynb #5a7e61d1
 def _overlap(dls):
@@ -166,7 +170,7 @@ def scores(self:SegLearner,
     "Accuracy, precision, IoU, Dice and pixels of each class, void left out"
     return self.confusion(ds_idx, dl, model).table()
 
-# %% ../nbs/07_learner.ipynb #45ccb9c0
+# %% ../nbs/07_learner.ipynb #80bd6f8a
 @patch
 def seg_model(self:SegLearner,
     info=None, # Anything worth keeping about the model, saved with it as JSON
@@ -184,6 +188,7 @@ def predict(self:SegLearner,
     rm_type_tfms=None, # fastai's; does not apply
     with_input:bool=False, # Also give the image
     **kwargs # `scale` and `tile`, see `SegModel.predict`
+
 # `TensorMask` (H,W), the same as a plain tensor, and probabilities (classes,H,W), as fastai's `predict`
 )->tuple:
     "The prediction for one image, at its own size"
@@ -193,6 +198,7 @@ def predict(self:SegLearner,
     out = TensorMask(pred), pred, p
     return (item, *out) if with_input else out
 
+# %% ../nbs/07_learner.ipynb #3c8ccff6
 @patch
 def save_model(self:SegLearner,
     fn, # Path of the file

@@ -98,10 +98,12 @@ def suggest(
     args = (lrs.tolist(), losses.tolist()) if rule is valley else (torch.tensor(lrs), torch.tensor(losses))
     return float(rule(*args, len(lrs))[0])
 
-# %% ../nbs/08_lr_finder.ipynb #a7be9f6c
+# %% ../nbs/08_lr_finder.ipynb #39f28d93
 safe_lr, least_points = 1e-3, 16                    # without a suggestion; fewer usable points allow none
+
 usual_lr = {'adam': .01, 'sgd': .1}                 # the best constants: see the lesson
 
+# %% ../nbs/08_lr_finder.ipynb #bee82862
 class LRCurve:
     """The result of a range test: learning rates, losses, what rules make of them (`suggestions`), and one
     answer (`lr`) with its reason (`why`)"""
@@ -215,7 +217,7 @@ def _repr_html_(self:LRCurve):
     return (f'<p><b>lr {self.lr:.2g}</b>: {self.why}</p><img alt="Loss against learning rate, suggested '
             f'learning rate {self.lr:.2g}" src="data:image/png;base64,{png}">')
 
-# %% ../nbs/08_lr_finder.ipynb #2fda6d7f
+# %% ../nbs/08_lr_finder.ipynb #2cab09ae
 def lr_find(
     learn, # Any fastai `Learner`; a `SegLearner` has this as a method
     start_lr:float=1e-6, # First learning rate
@@ -240,6 +242,7 @@ def lr_find(
     if not curve.suggestions: warnings.warn(curve.why)
     return curve
 
+# %% ../nbs/08_lr_finder.ipynb #412727fd
 def _usual(opt_func):
     "The usual learning rate for an optimiser: SGD's, or Adam's for all others"
     name = getattr(getattr(opt_func, 'func', opt_func), '__name__', '').lower()

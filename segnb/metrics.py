@@ -87,7 +87,7 @@ def plot(self:ConfusionMatrix,
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_metrics.ipynb #22da741c
+# %% ../nbs/04_metrics.ipynb #e4cab276
 def _ratio(a, b): return (a/b).where(b > 0, torch.full_like(b, float('nan')))
 
 @patch(as_prop=True)
@@ -102,16 +102,20 @@ def class_acc(self:ConfusionMatrix):
     "Share of each class's pixels that were found (recall); NaN for a class without pixels"
     hit,t,p = self._parts
     return _ratio(hit, t)
+
 @patch(as_prop=True)
 def precision(self:ConfusionMatrix):
     "Share of the pixels called a class that are it; NaN for a class never predicted"
     hit,t,p = self._parts
     return _ratio(hit, p)
+
 @patch(as_prop=True)
 def iou(self:ConfusionMatrix):
     "Intersection over union of each class; NaN for a class neither there nor predicted"
     hit,t,p = self._parts
     return _ratio(hit, t+p-hit)
+
+# %% ../nbs/04_metrics.ipynb #56810e3e
 @patch(as_prop=True)
 def dice(self:ConfusionMatrix):
     "Dice of each class (F1); NaN for a class neither there nor predicted"

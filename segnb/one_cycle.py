@@ -16,7 +16,7 @@ from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, combine
 from .learner import SegLearner
 from .checkpoint import Checkpoint
 
-# %% ../nbs/09_one_cycle.ipynb #f0879215
+# %% ../nbs/09_one_cycle.ipynb #6d701bd6
 anneals = dict(cos=SchedCos, linear=SchedLin)
 
 def cycles(
@@ -35,6 +35,7 @@ def cycles(
     def up_and_down(a, b, c): return combine_scheds([pct_start, 1-pct_start], [along(a, b), along(b, c)])
     return {'lr': up_and_down(peak/div, peak, peak/div_final), 'mom': up_and_down(*moms)}
 
+# %% ../nbs/09_one_cycle.ipynb #d24559b6
 def schedule(
     n_iter:int, # Number of training steps
     lr_max, # Peak learning rate: a number, or one for each parameter group
@@ -64,7 +65,7 @@ def plot_sched(
     plt.close(fig)
     return fig
 
-# %% ../nbs/09_one_cycle.ipynb #422234a4
+# %% ../nbs/09_one_cycle.ipynb #a3543b22
 # with which a network on a small set comes near to what it can learn
 enough_steps = 300
 
@@ -82,6 +83,7 @@ def _warn_of_few_steps(n_epoch, n_batches):
                   f"a set as small as this give about {enough_steps}, that is {epochs_for(n_batches)} "
                   "epochs, or make the batches smaller.")
 
+# %% ../nbs/09_one_cycle.ipynb #b7f9d395
 def fit_one_cycle(
     learn, # Any fastai `Learner`; a `SegLearner` has this as a method
     n_epoch:int, # Epochs
@@ -115,6 +117,7 @@ def fit_one_cycle(
     cbs = ParamScheduler(cycles(peak, **shape))+L(cbs)
     learn.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
 
+# %% ../nbs/09_one_cycle.ipynb #252bc8f8
 SegLearner.fit_one_cycle, SegLearner.plot_sched = fit_one_cycle, plot_sched
 
 # %% ../nbs/09_one_cycle.ipynb #3ca3e6fe

@@ -215,7 +215,8 @@ def print_scores(table, seconds:float): # From `SegLearner.scores`; from reading
 
 # %% ../nbs/library/recipe.ipynb #7c49d2c3
 # the modules that decide what a training run comes to
-_trains = 'augment core dataloader dataset encoders frames fuse learner loss one_cycle streets training unet'.split()
+_trains = 'augment core dataloader dataset encoders frames fuse learner loss one_cycle streets training unet'
+_trains = _trains.split()
 def _hash(data:bytes): return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 def course_learner(

@@ -69,10 +69,10 @@ def memory_error(e, learn):
     return MemoryError(f"a {kind} batch of {n} images of {h}x{w} in {precision} precision does not fit into "
                        f"memory. What takes less: {', '.join(ways)}. ({str(e).splitlines()[0]})")
 
-# %% ../nbs/library/training.ipynb #a58035ad
-several_processes = ("segnb trains in one process on one device: its convolutions take over the batch norm behind "
-            "them, which DataParallel, DistributedDataParallel and SyncBatchNorm do not know of. Train "
-            "without them.")
+# %% ../nbs/library/training.ipynb #e2434717
+several_processes = (
+    "segnb trains in one process on one device: its convolutions take over the batch norm behind them, which "
+    "DataParallel, DistributedDataParallel and SyncBatchNorm do not know of. Train without them.")
 
 def one_process(model):
     "Raises `NotImplementedError` for networks that were made to train on several devices"

@@ -216,7 +216,7 @@ def classify(self:Tiled, x)->torch.Tensor: # uint8 (B,H,W), on the CPU
     "Class maps, without ever holding the probabilities of the whole image"
     return torch.cat([p.argmax(1).byte().cpu() for p in self.strips(x)], -2)
 
-# %% ../nbs/10_tta.ipynb #e1d05678
+# %% ../nbs/10_tta.ipynb #c8af9a69
 class _Logits(nn.Module):
     "Probabilities as logits"
     def __init__(self, m):
@@ -235,6 +235,7 @@ def validate(self:SegLearner,
     try: return Learner.validate(self, ds_idx, dl, cbs)
     finally: self.model = own
 
+# %% ../nbs/10_tta.ipynb #75c66b6c
 @patch
 def tta(self:SegLearner,
     ds_idx:int=1, # 0: training set, 1: validation set

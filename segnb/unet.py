@@ -66,7 +66,7 @@ class InputNorm(nn.Module):
         mean, std = ([round(v,3) for v in o.flatten().tolist()] for o in (self.mean, self.std))
         return f"mean={mean}, std={std}"
 
-# %% ../nbs/02_unet.ipynb #63ce0f14
+# %% ../nbs/02_unet.ipynb #68670e5e
 class UNet(nn.Module):
     "The U-Net of Ronneberger et al. 2015 (arXiv 1505.04597, figure 1), with the options that came later"
     def __init__(self,
@@ -83,12 +83,12 @@ class UNet(nn.Module):
         super().__init__()
         if up not in ('learned','resize'): raise ValueError(f"up={up!r}: choose 'learned' or 'resize'")
         self.config = dict(c_in=c_in, n_out=n_out, width=width, depth=depth, pad=pad, norm=norm,
-                           dropout=dropout,
-                           up=up, stats=stats)
+                           dropout=dropout, up=up, stats=stats)
         self.stride, ws = 2**depth, [width*2**i for i in range(depth+1)]
         self.normalize = InputNorm(*stats)
         self.encoder = nn.ModuleList(double_conv(i, o, pad, norm) for i,o in zip([c_in]+ws, ws))
         self.dropout = nn.Dropout2d(dropout)
+        # (1024,512), (512,256), … with the published width
         self.decoder = nn.ModuleList(UpStep(i, o, pad, norm, up) for i,o in zip(ws[:0:-1], ws[-2::-1]))
         self.head = nn.Conv2d(width, n_out, 1)
 
@@ -109,7 +109,7 @@ def forward(self:UNet, x):
     for step in self.decoder: x = step(x, skips.pop())
     return self.head(x)[..., :size[0], :size[1]]
 
-# %% ../nbs/02_unet.ipynb #6e9e0337
+# %% ../nbs/02_unet.ipynb #241295ec
 class UpConv(nn.Conv2d):
     "The 3x3 convolution of `x`, enlarged to the skip's size by repeating pixels, with the skip concatenated"
     def forward(self, x, skip):
@@ -123,7 +123,8 @@ class DecoderStep(nn.Module):
         self.conv = nn.Sequential(conv_block(c_in+c_skip, c_out, conv=UpConv), conv_block(c_out, c_out))
     def forward(self, x, skip):
         first, second = self.conv
-        return second(first[1:](first[0](x, skip)))
+        x = first[0](x, skip)               # by hand: nn.Sequential passes on one argument only
+        return second(first[1:](x))
 
 # %% ../nbs/02_unet.ipynb #d853e5b5
 class EncoderUNet(nn.Module):
