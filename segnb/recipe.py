@@ -54,7 +54,7 @@ def data_path(
         f"{data}: could not be fetched from {url} ({type(e).__name__}). Fetch and unpack it on a machine "
         "with a connection, and give the folder instead of the name.") from e
 
-# %% ../nbs/library/recipe.ipynb #512e7151
+# %% ../nbs/library/recipe.ipynb #afe0edf6
 def as_colors(
     # JSON, or a file of it: `[[r,g,b], …]` in the order of the codes, or `{"name": [r,g,b] or "#rrggbb"}`
     text,
@@ -96,8 +96,7 @@ def open_data(
                        range=range)
 
 def understood(
-    found:FoundPairs,
-    about:dict, # From `open_data`
+    found:FoundPairs, about:dict, # From `open_data`
 )->str:
     "What was understood of a folder, in three lines; the `Codes` that were found replace those in `about`"
     root = lambda p: Path(p).relative_to(found.path).as_posix() if Path(p).is_absolute() else str(p)
@@ -128,8 +127,7 @@ def _in_words(codes, colors):
     return f"{names}{more}" + (f'; void {void}' if void else '')
 
 def auto_size(
-    ds, # `SegDataset`
-    longest:int=640, # Pixels
+    ds, longest:int=640, # `SegDataset`, and pixels
 ):  # `(height,width)`, or None: unchanged
     "Frames too large for a CPU are halved"
     sizes = set(ds.file_sizes)
@@ -213,15 +211,14 @@ def print_scores(table, seconds:float): # From `SegLearner.scores`; from reading
     accuracy, iou = table.loc['all', ['accuracy','IoU']]
     print(f"pixel accuracy {accuracy:.3f}  mean IoU {iou:.3f}  seconds {seconds:.0f}", flush=True)
 
-# %% ../nbs/library/recipe.ipynb #7c49d2c3
+# %% ../nbs/library/recipe.ipynb #a86a2f21
 # the modules that decide what a training run comes to
 _trains = 'augment core dataloader dataset encoders fuse learner loss one_cycle streets unet'.split()
 def _hash(data:bytes): return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 def course_learner(
     seed:int=1, # For weights, order and crops
-    epochs:int=4, # Epochs
-    lr:float=2e-2, # Peak learning rate
+    epochs:int=4, lr:float=2e-2, # Epochs, and peak learning rate
     **loss # To `SegLoss`, beside the class weights
 ):  # `SegLearner` on street scenes of 96x128, on the CPU
     "A trained network for the chapters: trained once, then read from the cache folder"
