@@ -155,6 +155,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'segnb.core.lacks_memory': ('library/core.html#lacks_memory', 'segnb/core.py'),
                             'segnb.core.last_row': ('library/core.html#last_row', 'segnb/core.py'),
                             'segnb.core.machine': ('library/core.html#machine', 'segnb/core.py'),
+                            'segnb.core.one_at_a_time': ('library/core.html#one_at_a_time', 'segnb/core.py'),
                             'segnb.core.opened': ('library/core.html#opened', 'segnb/core.py'),
                             'segnb.core.pack_masks': ('library/core.html#pack_masks', 'segnb/core.py'),
                             'segnb.core.pair_of': ('library/core.html#pair_of', 'segnb/core.py'),

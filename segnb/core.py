@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
            'read_channels', 'image_size', 'as_levels', 'as_unit', 'resized_image', 'resized_mask', 'atomic_file',
-           'save_tensors', 'progress', 'lacks_memory', 'fast_bf16', 'autocast', 'computed', 'last_row', 'epoch_line',
-           'machine', 'is_fitting', 'is_half', 'Watcher', 'peak_memory']
+           'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'fast_bf16', 'autocast', 'computed', 'last_row',
+           'epoch_line', 'machine', 'is_fitting', 'is_half', 'Watcher', 'peak_memory']
 
-# %% ../nbs/library/core.ipynb #61218e84
+# %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, sys
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
@@ -22,6 +22,7 @@ from fastai.torch_core import default_device
 from fastcore.basics import ifnone
 from fastcore.imports import in_notebook
 from fastprogress.fastprogress import progress_bar
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -190,7 +191,7 @@ def _resized(im, size, how, resample, fill):
     if how == 'pad': return ImageOps.pad(im, size[::-1], resample, fill)
     return im.resize(size[::-1], resample, reducing_gap=3)
 
-# %% ../nbs/library/core.ipynb #5b7b5878
+# %% ../nbs/library/core.ipynb #1d63f5e4
 @contextmanager
 def atomic_file(
     fn, # Path
@@ -218,6 +219,10 @@ def save_tensors(
     # a full disk, for one
     except SafetensorError as e: raise OSError(f"{fn}: could not be written ({e})") from e
     return Path(fn)
+
+def one_at_a_time(fn): # Path of what is made; the lock is a file beside it
+    "Of several processes one at a time is inside this context; the others wait"
+    return FileLock(f'{fn}.lock')
 
 # %% ../nbs/library/core.ipynb #24e52017
 def progress(

@@ -6,7 +6,7 @@
 __all__ = ['ENCODER', 'data_path', 'as_colors', 'open_data', 'understood', 'auto_size', 'train_loaders', 'ValidateEvery',
            'EpochLines', 'train_recipe', 'last_scores', 'print_scores', 'course_learner']
 
-# %% ../nbs/library/recipe.ipynb #1858ebc3
+# %% ../nbs/library/recipe.ipynb #13ff68ee
 import hashlib, json, sys, tarfile, time
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,9 +17,8 @@ from PIL import ImageColor
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
-from filelock import FileLock
 from safetensors.torch import load_file
-from .core import epoch_line, few, save_tensors
+from .core import epoch_line, few, one_at_a_time, save_tensors
 from .check import check_names
 from .dataset import as_dataset
 from .masks import codes_for, void_names
@@ -211,7 +210,7 @@ def print_scores(table, seconds:float): # From `SegLearner.scores`; from reading
     accuracy, iou = table.loc['all', ['accuracy','IoU']]
     print(f"pixel accuracy {accuracy:.3f}  mean IoU {iou:.3f}  seconds {seconds:.0f}", flush=True)
 
-# %% ../nbs/library/recipe.ipynb #a86a2f21
+# %% ../nbs/library/recipe.ipynb #f1226dd9
 # the modules that decide what a training run comes to
 _trains = 'augment core dataloader dataset encoders fuse learner loss one_cycle streets unet'.split()
 def _hash(data:bytes): return hashlib.blake2b(data, digest_size=8).hexdigest()
@@ -231,7 +230,7 @@ def course_learner(
     about = json.dumps([seed, epochs, lr, loss, _hash(code+torch.__version__.encode()), learn.half])
     file = streets_home()/'networks'/f'{_hash(about.encode())}.safetensors'
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{file}.lock'):
+    with one_at_a_time(file):
         if file.exists(): learn.model.load_state_dict(load_file(file))
         else:
             with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
