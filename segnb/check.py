@@ -6,8 +6,8 @@
 __all__ = ['kinds', 'Finding', 'clips_on_both_sides', 'check_names', 'in_between', 'thumbnail', 'pair_facts', 'nearest',
            'same_images', 'Report', 'check_data']
 
-# %% ../nbs/library/check.ipynb #722585e4
-import hashlib, html, os, re, unicodedata, warnings
+# %% ../nbs/library/check.ipynb #c7a2933a
+import hashlib, os, re, unicodedata, warnings
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -210,7 +210,7 @@ def _mask_facts(fn, colors):
     except ColorsError as e: return dict(f, colours=e.colors)
     except Exception as e: return dict(error=str(e) or type(e).__name__)
 
-# %% ../nbs/library/check.ipynb #898aaecb
+# %% ../nbs/library/check.ipynb #71afdea3
 def _scan_facts(img, mask):
     "The same for NIfTI volumes"
     try: import nibabel as nib
@@ -244,8 +244,7 @@ def _layer_facts(masks):
 
 def pair_facts(
     img, mask, # Paths; `mask` is a tuple where there is one for each class
-    colors=None, # See `read_mask`
-    channels=None, range=None, # See `SegDataset`
+    colors=None, channels=None, range=None, # See `read_mask` and `SegDataset`
 )->tuple: # A dict about the image and one about the mask
     "Read one pair"
     if img.name.endswith(scan_suffixes): return _scan_facts(img, mask)
@@ -317,7 +316,7 @@ def _about_masks(pairs, facts, codes):
         out.append(Finding('kinds of masks differ', [v[0] for v in modes.values()], which))
     return out
 
-# %% ../nbs/library/check.ipynb #122a57e3
+# %% ../nbs/library/check.ipynb #7ec77ad7
 def _about_classes(facts, sides, codes):
     "Findings about classes that one side lacks"
     held = {s: set().union(*(y.get('counts', ()) for (_,y),t in zip(facts, sides) if t == s))
@@ -333,11 +332,9 @@ def nearest(facts, some, among)->tuple: # For each of `some` the one `among` oth
     "The most similar image, by thumbnails"
     thumbs = lambda idxs: np.stack([facts[k][0]['thumb'] for k in idxs])
     others, like, most = thumbs(among), [], []
-    # a thousand at a time, whatever the size of the set
-    for lo in range(0, len(some), 1000):
+    for lo in range(0, len(some), 1000):                # a thousand at a time, whatever the size of the set
         sims = thumbs(some[lo:lo+1000]) @ others.T
-        own = np.arange(len(sims))
-        if some is among: sims[own, lo+own] = -1            # not itself
+        sims[np.equal.outer(some[lo:lo+1000], among)] = -1              # not itself
         like += [among[j] for j in sims.argmax(1)]
         most += sims.max(1).tolist()
     return like, most
@@ -350,7 +347,6 @@ def _same(kind, twins, how_many=''):
 
 def same_images(
     pairs, facts, sides, # From reading the set
-    alike:float=.985, # Correlation of thumbnails above which two images show the same
 )->list: # `Finding`s
     "Images that are there twice, or on both sides, or nearly"
     side = {s: [k for k,t in enumerate(sides) if t == s and 'print' in facts[k][0]]
@@ -361,23 +357,21 @@ def same_images(
         if was != k: (twins if sides[was] == sides[k] else both).append((k, was))
     out = _same('same image twice', [(name(a), name(b)) for a,b in twins])
     out += _same('same image on both sides', [(name(a), name(b)) for a,b in both])
-    some, among = (side['all'], side['all']) if side['all'] else (side['val'], side['train'])
-    some, among = ([k for k in o if 'thumb' in facts[k][0]] for o in (some, among))
-    if side['all']: among = some
+    seen = {s: [k for k in ks if 'thumb' in facts[k][0]] for s,ks in side.items()}
+    some, among = (seen['all'], seen['all']) if side['all'] else (seen['val'], seen['train'])
     if not some or not among or len(some) < 2 and some is among: return out
-    like, most = nearest(facts, some, among)
-    exact = {a for a,_ in both}
-    near = [(k, j) for k,j,m in zip(some, like, most) if m > alike and k not in exact]
+    (like, most), exact = nearest(facts, some, among), {a for a,_ in both}
+    # the correlation of thumbnails above which two images show the same
+    near = [(k, j) for k,j,m in zip(some, like, most) if m > .985 and k not in exact]
     if some is among and len(near) < .05*len(some): return out
     kind = 'alike, without a split' if some is among else 'nearly the same image on both sides'
     return out + _same(kind, [(name(a), name(b)) for a,b in near], f'{len(near)} of {len(some)}')
 
-# %% ../nbs/library/check.ipynb #2c704861
+# %% ../nbs/library/check.ipynb #ef09824c
 class Report:
     "What was found in a data set"
     def __init__(self,
-        n:int, # Pairs that were read
-        findings, # `Finding`s
+        n:int, findings, # Pairs that were read, and `Finding`s
     ):
         self.n, self.findings = n, sorted(findings, key=lambda f: ('stop','warn','note').index(f.level))
 
@@ -385,12 +379,9 @@ class Report:
     def ok(self):
         "Whether training may start"
         return all(f.level != 'stop' for f in self.findings)
-    @property
-    def _counts(self):
-        n = len(self.findings)
-        return f"{self.n} pairs, {n or 'no'} finding{'' if n == 1 else 's'}"
-    @property
-    def _verdict(self): return 'training may start' if self.ok else 'training should not start'
+    def _summary(self, mark='{}'):
+        n, verdict = len(self.findings), 'training may start' if self.ok else 'training should not start'
+        return f"{self.n} pairs, {n or 'no'} finding{'' if n == 1 else 's'}: {mark.format(verdict)}"
     def files(self, kind):
         "The files with findings of one kind"
         return [Path(p) for f in self.findings if f.kind == kind for p in f.files]
@@ -400,19 +391,14 @@ class Report:
         return pd.DataFrame(rows, columns=['level','what','files','detail','effect','remedy','first'])
     def __repr__(self):
         lines = (f"{f!r}\n      {f.effect}; {f.remedy}" for f in self.findings)
-        return '\n'.join([f"{self._counts}: {self._verdict}", *lines])
+        return '\n'.join([self._summary(), *lines])
     def _repr_html_(self):
-        head = f'<p>{self._counts}: <b>{self._verdict}</b></p>'
-        if not self.findings: return head
-        names = '<tr><th></th><th>what</th><th>files</th><th>what it does</th><th>what to do</th></tr>'
-        return f"{head}<table>{names}{''.join(map(self._html_row, self.findings))}</table>"
-    def _html_row(self, f):
-        color = dict(stop='#b00020', warn='#b06000', note='#555')[f.level]
-        small = lambda s: f'<br><small>{html.escape(s)}</small>' if s else ''
-        cell = lambda s: f'<td style="text-align:left">{s}</td>'
-        return (f'<tr style="vertical-align:top"><td style="color:{color};font-weight:bold">{f.level}</td>'
-                f'{cell(html.escape(f.kind)+small(f.detail))}{cell(f"{len(f.files)}"+small(f.names))}'
-                f'{cell(f.effect)}{cell(f.remedy)}</tr>')
+        colors = dict(stop='#b00020', warn='#b06000', note='#555')
+        table = self.table().style.hide().format(escape='html', subset=['detail','first'])
+        table = table.map(lambda level: f'color:{colors[level]};font-weight:bold', subset='level')
+        looks = {'text-align': 'left', 'vertical-align': 'top', 'white-space': 'normal'}
+        rows = table.set_properties(**looks).to_html() if self.findings else ''
+        return f"<p>{self._summary('<b>{}</b>')}</p>{rows}"
 
 # %% ../nbs/library/check.ipynb #72d0df71
 def _pairs_of(src):

@@ -110,7 +110,7 @@ def read_checkpoint(
     except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as e:
         raise ValueError(f"{fn}: not a checkpoint of a training run ({e})") from e
 
-# %% ../nbs/library/checkpoint.ipynb #3064086c
+# %% ../nbs/library/checkpoint.ipynb #4aa5ba19
 class Checkpoint(Watcher):
     "Write the state of the training run after each epoch, and go on from there"
     order = 95                                              # after everybody who counts
@@ -150,39 +150,36 @@ class Checkpoint(Watcher):
                 print(f"epoch {self.epoch+1}: the checkpoint could not be written to {self.folder} ({e}). "
                       "Training goes on; the last one is unchanged.", flush=True)
 
-# %% ../nbs/library/checkpoint.ipynb #252f2ec8
-@patch
-def _save(self:Checkpoint, done):
-    "The state after `done` epochs"
-    learn = self.learn
-    (rng, rng_meta), (opt, opt_meta) = _rng_state(learn), _opt_state(learn.opt)
-    meta = dict(format=1, done=done, about=self.about, rng=rng_meta, opt=opt_meta,
-                recorder=_recorded(learn.recorder))
-    model = {f'model.{k}': v for k,v in learn.model.state_dict().items()}
-    save_tensors(model | opt | rng, {'segnb-training': json.dumps(meta)}, self.last)
+    def _save(self, done):
+        "The state after `done` epochs"
+        learn = self.learn
+        (rng, rng_meta), (opt, opt_meta) = _rng_state(learn), _opt_state(learn.opt)
+        meta = dict(format=1, done=done, about=self.about, rng=rng_meta, opt=opt_meta,
+                    recorder=_recorded(learn.recorder))
+        model = {f'model.{k}': v for k,v in learn.model.state_dict().items()}
+        save_tensors(model | opt | rng, {'segnb-training': json.dumps(meta)}, self.last)
 
-@patch
-def _load(self:Checkpoint):
-    "Go on where the checkpoint ends"
-    learn, (tensors, meta) = self.learn, read_checkpoint(self.last)
-    now = json.loads(json.dumps(self.about))                            # as JSON keeps it: lists for tuples
-    then = {_old_names.get(k, k): v for k,v in meta['about'].items()}
-    short = lambda v: f'{v}' if len(f'{v}') < 40 else f'{str(v)[:36]} …'
-    # older files have other settings
-    differ = '; '.join(f'{k} ({short(v)} then, {short(now[k])} now)'
-                       for k,v in then.items() if now.get(k, v) != v)
-    if differ: raise ValueError(
-        f"{self.last} is of another training run. What differs: {differ}. Choose another folder to begin "
-        "anew.")
-    learn.model.load_state_dict({k[6:]: v for k,v in tensors.items() if k.startswith('model.')})
-    _set_opt(learn.opt, tensors, meta['opt'])
-    _set_rng(learn, tensors, meta['rng'])
-    _set_recorded(learn.recorder, meta['recorder'])
-    self.best_value = self._best_kept()
-    self.done, learn.train_iter = meta['done'], meta['done']*len(learn.dls.train)
-    if meta['done'] >= learn.n_epoch:
-        print(f"{self.last}: this training run of {learn.n_epoch} epochs was finished; its weights are "
-              "loaded", flush=True)
+    def _load(self):
+        "Go on where the checkpoint ends"
+        learn, (tensors, meta) = self.learn, read_checkpoint(self.last)
+        now = json.loads(json.dumps(self.about))                        # as JSON keeps it: lists for tuples
+        then = {_old_names.get(k, k): v for k,v in meta['about'].items()}
+        short = lambda v: f'{v}' if len(f'{v}') < 40 else f'{str(v)[:36]} …'
+        # older files have other settings
+        differ = '; '.join(f'{k} ({short(v)} then, {short(now[k])} now)'
+                           for k,v in then.items() if now.get(k, v) != v)
+        if differ: raise ValueError(
+            f"{self.last} is of another training run. What differs: {differ}. Choose another folder to begin "
+            "anew.")
+        learn.model.load_state_dict({k[6:]: v for k,v in tensors.items() if k.startswith('model.')})
+        _set_opt(learn.opt, tensors, meta['opt'])
+        _set_rng(learn, tensors, meta['rng'])
+        _set_recorded(learn.recorder, meta['recorder'])
+        self.best_value = self._best_kept()
+        self.done, learn.train_iter = meta['done'], meta['done']*len(learn.dls.train)
+        if meta['done'] >= learn.n_epoch:
+            print(f"{self.last}: this training run of {learn.n_epoch} epochs was finished; its weights are "
+                  "loaded", flush=True)
 
 # %% ../nbs/library/checkpoint.ipynb #9171f067
 @patch

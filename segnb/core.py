@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
            'read_channels', 'image_size', 'as_levels', 'as_unit', 'resized_image', 'resized_mask', 'atomic_file',
-           'save_tensors', 'progress', 'lacks_memory', 'fast_bf16', 'autocast', 'computed', 'last_row', 'epoch_line',
-           'machine', 'is_fitting', 'is_half', 'Watcher', 'peak_memory']
+           'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'fast_bf16', 'autocast', 'computed', 'last_row',
+           'epoch_line', 'machine', 'is_fitting', 'is_half', 'Watcher', 'peak_memory']
 
-# %% ../nbs/library/core.ipynb #61218e84
+# %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, sys
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
@@ -22,10 +22,11 @@ from fastai.torch_core import default_device
 from fastcore.basics import ifnone
 from fastcore.imports import in_notebook
 from fastprogress.fastprogress import progress_bar
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-# %% ../nbs/library/core.ipynb #4de4c928
+# %% ../nbs/library/core.ipynb #43e83fe0
 VOID = 255   # the value of void in every mask that segnb hands out
 
 def pair_of(
@@ -49,8 +50,7 @@ def pack_masks(
     return (masks*weights.to(masks.device)[:,None,None]).sum(-3, dtype=torch.uint8)
 
 def unpack_masks(
-    packed, # Whole numbers (…,H,W), an array or a tensor, void 255
-    n:int, # Number of classes
+    packed, n:int, # Whole numbers (…,H,W), an array or a tensor, void 255; number of classes
 ):  # bool (…,n,H,W)
     "The masks that `pack_masks` packed; where it is void nothing is true"
     if not isinstance(packed, torch.Tensor):
@@ -63,7 +63,7 @@ def center_crop(x, size): # (…,H,W), and a `(height,width)` that is not larger
     top, left = (x.shape[-2]-size[0])//2, (x.shape[-1]-size[1])//2
     return x[..., top:top+size[0], left:left+size[1]]
 
-# %% ../nbs/library/core.ipynb #ad2f6502
+# %% ../nbs/library/core.ipynb #1fb9aabb
 def is_deep(img:Image.Image)->bool:
     "Whether an image has more than 8 bits a channel"
     return img.mode.startswith('I') or img.mode == 'F'
@@ -99,13 +99,12 @@ def _named(fn, message='{}'):
         raise ValueError(f"{fn}: {message.format(e)}") from e
 
 def read_image(
-    fn, # Path of an image, or an open `PIL.Image`
-    range=None, # See `to_rgb`
+    fn, range=None, # Path of an image, or an open `PIL.Image`; see `to_rgb`
 )->Image.Image: # Mode RGB
     "The image `fn` as RGB. Raises `ValueError` naming the file when it cannot be decoded."
     with opened(fn) as im: return to_rgb(im, range)
 
-# %% ../nbs/library/core.ipynb #65f431ef
+# %% ../nbs/library/core.ipynb #9e937cef
 def _array(fn):
     "The numbers of an image file"
     suffix = Path(fn).suffix.lower()
@@ -135,8 +134,7 @@ def read_channels(
         return a
 
 def image_size(
-    fn, # Path of an image
-    channels=None, # Those asked for of an array: see `read_channels`
+    fn, channels=None, # Path of an image, and those asked for of an array: see `read_channels`
 )->tuple: # Height and width
     "The size of an image, from the head of its file"
     suffix = Path(fn).suffix.lower() if channels is not None else None
@@ -193,7 +191,7 @@ def _resized(im, size, how, resample, fill):
     if how == 'pad': return ImageOps.pad(im, size[::-1], resample, fill)
     return im.resize(size[::-1], resample, reducing_gap=3)
 
-# %% ../nbs/library/core.ipynb #016279a7
+# %% ../nbs/library/core.ipynb #1d63f5e4
 @contextmanager
 def atomic_file(
     fn, # Path
@@ -212,8 +210,7 @@ def atomic_file(
     finally: tmp.unlink(missing_ok=True)
 
 def save_tensors(
-    tensors:dict, metadata:dict, # Tensors by name; strings by name, for the header
-    fn, # Path
+    tensors:dict, metadata:dict, fn, # Tensors by name, strings by name for the header, and a path
 )->Path:
     "A safetensors file, whole or not at all"
     tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
@@ -223,11 +220,14 @@ def save_tensors(
     except SafetensorError as e: raise OSError(f"{fn}: could not be written ({e})") from e
     return Path(fn)
 
-# %% ../nbs/library/core.ipynb #6f64d01c
+def one_at_a_time(fn): # Path of what is made; the lock is a file beside it
+    "Of several processes one at a time is inside this context; the others wait"
+    return FileLock(f'{fn}.lock')
+
+# %% ../nbs/library/core.ipynb #24e52017
 def progress(
     it, # Anything to go through
-    total=None, # How many there are; default `len(it)`
-    least:int=20, # No bar for fewer
+    total=None, least:int=20, # How many there are, default `len(it)`; no bar for fewer
 ):
     "`it` with a progress bar, in a notebook or a terminal; just `it` in scripts, pipes and tests"
     total = len(it) if total is None else total

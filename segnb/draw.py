@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from scipy.ndimage import generate_binary_structure, maximum_filter, minimum_filter
 from .core import VOID, to_rgb, unpack_masks
 
-# %% ../nbs/library/draw.ipynb #e39257c7
+# %% ../nbs/library/draw.ipynb #bc370de9
 _table = """
 93ccf5 914216 efed82 70646f c7c89d 4c9461 ff9f1c a070ae 1d4e89 f53f0f 70b0b0 3b1414 141462 b1ffeb d814ff
 62283b c48aff b114c4 28149d 624f4f 62ebd8 ffc44f 9db176 28143b 28629d ff7614 6214eb 4f3b62 c462d8 761414
@@ -44,13 +44,12 @@ def class_colors(
     return np.pad(_colors[:n], ((0, 256-n), (0, 0)))
 
 def colorize(
-    mask, # Class indices (H,W), void 255
-    n:int, # Number of classes
+    mask, n:int, # Class indices (H,W), void 255; number of classes
 )->np.ndarray: # uint8 (H,W,3)
     "A mask in colours"
     return class_colors(n)[np.asarray(mask).astype(np.uint8)]
 
-# %% ../nbs/library/draw.ipynb #1de2e381
+# %% ../nbs/library/draw.ipynb #e671c0aa
 def as_image(
     x, # uint8 or float in 0..1: tensor (C,H,W), array (H,W,C) or (H,W), or a PIL image
     rgb=None, # Indices of the channels to show as red, green and blue; default: the first three
@@ -76,12 +75,10 @@ def boundaries(
 
 def overlay(
     x, # An image: see `as_image`
-    mask, # Class indices (H,W), void 255
-    n:int, # Number of classes
+    mask, n:int, # Class indices (H,W), void 255; number of classes
     alpha:float=.55, # Weight of the mask's colours
     on=None, # Class indices to show; default all
-    lines:bool=False, # Only the boundaries of the areas
-    stripes:bool=False, # Stripes where it is void, instead of the image itself
+    lines:bool=False, stripes:bool=False, # Only the boundaries of the areas; stripes where it is void
 )->np.ndarray: # uint8 (H,W,3)
     "The image with its mask's colours over it"
     x, mask = as_image(x), np.asarray(mask)
@@ -96,8 +93,7 @@ def overlay(
 
 def overlay_packed(
     x, # An image: see `as_image`
-    packed, # Masks that overlap, packed (H,W), void 255
-    n:int, # Number of classes
+    packed, n:int, # Masks that overlap, packed (H,W), void 255; number of classes
     alpha:float=.55, # Weight of the masks' colours
 )->np.ndarray: # uint8 (H,W,3)
     "The image with the colours of its masks over it, one after another"
@@ -121,7 +117,7 @@ def confidence_image(
     "Confidence as a map: dark is uncertain"
     return (colormaps['cividis'](np.asarray(conf))[...,:3]*255).astype(np.uint8)
 
-# %% ../nbs/library/draw.ipynb #91bdd1b5
+# %% ../nbs/library/draw.ipynb #65575b57
 def shown(fig):
     "Display a figure in a notebook, and return it elsewhere"
     from IPython import get_ipython
@@ -130,8 +126,7 @@ def shown(fig):
     display(fig)
 
 def legend_handles(
-    classes, # Names in the order of the class indices
-    present=None, # Class indices to list; default all
+    classes, present=None, # Names in the order of the class indices, and the indices to list; default all
 )->list: # matplotlib patches
     "Coloured patches with the classes' names, for `legend(handles=…)`"
     colors, listed = class_colors(len(classes))/255, range(len(classes))
@@ -169,12 +164,10 @@ def show_row(
 def plot_batch(
     x, y, # (B,3,H,W) images and (B,H,W) masks; void 255
     classes, # Names in the order of the class indices
-    max_n:int=6, # At most this many
-    alpha:float=.5, # Weight of the mask's colours
+    max_n:int=6, alpha:float=.5, # At most this many images; weight of the mask's colours
     ncols:int=None, # Images a row; default: 3, or what `nrows` needs
     titles=None, # A title for each image
-    figsize=None, # Inches, width and height; default: 10 wide
-    nrows:int=None, # Rows
+    figsize=None, nrows:int=None, # Inches, width and height, default: 10 wide; rows
     rgb=None, # Indices of the channels to show as red, green and blue; default: the first three
     packed:bool=False, # The masks overlap, and are packed
 ):  # A matplotlib figure
@@ -196,8 +189,7 @@ def plot_results(
     max_n:int=3, # At most this many
     titles=None, # A title for each image
     figsize=None, # Inches, width and height; default: 12 wide
-    nrows:int=None, # Images, the same as `max_n`
-    ncols=None, # fastai's; a row is one image here
+    nrows:int=None, ncols=None, # Images, the same as `max_n`; fastai's, as a row is one image here
     rgb=None, packed:bool=False, # See `plot_batch`
 ):  # A matplotlib figure
     "A row an image: image, ground truth, prediction, and in red where they differ (void left out)"

@@ -122,10 +122,9 @@ def encoder(
     model.pretrained = has                          # whether it really has weights to keep
     return model
 
-# %% ../nbs/library/encoders.ipynb #62e6b3d9
+# %% ../nbs/library/encoders.ipynb #3ad20632
 def input_stats(
-    name:str, # An encoder's name in timm
-    in_chans:int=3, # Channels of the image
+    name:str, in_chans:int=3, # An encoder's name in timm, and channels of the image
 )->tuple: # Mean and standard deviation of each channel, for images in 0..1
     "What an encoder's training images were normalised with; averaged over colours where channels are not RGB"
     cfg = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name.split('.')[0]) else None

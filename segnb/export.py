@@ -14,7 +14,7 @@ import segnb
 from .core import as_unit, atomic_file
 from .unet import pad_to
 
-# %% ../nbs/library/export.ipynb #3617c786
+# %% ../nbs/library/export.ipynb #b01b0887
 def _onnx():
     try: import onnx
     except ImportError as e: raise ImportError("onnx is needed to export: pip install 'segnb[export]'") from e
@@ -29,8 +29,8 @@ class _Whole(nn.Module):
         y = self.model(x)/self.temperature
         return y.sigmoid() if self.overlap else y.softmax(1)
 
-def _traced(model, channels, temperature, size, overlap=False):
-    "A network as ONNX, to be added to"
+def _traced(model, channels=3, temperature=1., size=(71,91), overlap=False):
+    "A network as ONNX, to be added to; the size of the example is odd, so that something is always padded"
     onnx, x = _onnx(), torch.zeros(2, channels, *size)
     net = _Whole(copy.deepcopy(model).float().cpu(), temperature, overlap).eval()
     axes, file = {0: 'batch', 2: 'height', 3: 'width'}, io.BytesIO()
@@ -47,17 +47,13 @@ def _traced(model, channels, temperature, size, overlap=False):
 
 def to_onnx(
     model:nn.Module, # `UNet` or `EncoderUNet`, or another that gives logits (B,classes,H,W)
-    channels:int=3, # Of the images
-    temperature:float=1., # Logits are divided by it
-    size=(71,91), # Of the example: odd, so that something is always added
 )->bytes: # An ONNX file
-    "A network as ONNX: `images` (B,channels,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
-    return _traced(model, channels, temperature, size).SerializeToString()
+    "A network as ONNX: `images` (B,3,H,W) in 0..1 to `probabilities` (B,classes,H,W)"
+    return _traced(model).SerializeToString()
 
-# %% ../nbs/library/export.ipynb #f9daa188
+# %% ../nbs/library/export.ipynb #4710dbb7
 def export_onnx(
-    model, # `SegModel` or `SegLearner` of a `UNet` or `EncoderUNet`
-    fn, # Path of the file, ending in `.onnx`
+    model, fn, # `SegModel` or `SegLearner` of a `UNet` or `EncoderUNet`; path of the file, ending in `.onnx`
 )->Path:
     "Write a model as ONNX with its classes; see `load_onnx`. Raises `ValueError` for wrappers such as `TTA`."
     fn, onnx = Path(fn), _onnx()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FusedNorm', 'FusedNormAct', 'Depthwise', 'FusedConv', 'FusedUpConv', 'fuse']
 
-# %% ../nbs/library/fuse.ipynb #983e5e13
-from contextlib import contextmanager
+# %% ../nbs/library/fuse.ipynb #636bdd18
+import copy
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from torch.autograd.function import once_differentiable
@@ -119,7 +119,7 @@ class FusedUpConv(_Folds, UpConv):
         kernel = torch.einsum('ai,bj,ocij->coab', r, r, w[:,:c])
         return F.conv_transpose2d(x, kernel, b, stride=2, padding=1) + F.conv2d(skip, w[:,c:], padding=1)
 
-# %% ../nbs/library/fuse.ipynb #5bf39d9b
+# %% ../nbs/library/fuse.ipynb #fd9b4391
 _convs = {nn.Conv2d: FusedConv, Conv2dSame: FusedConv, UpConv: FusedUpConv}
 _norms = {nn.BatchNorm2d: FusedNorm, BatchNormAct2d: FusedNormAct}
 
@@ -144,7 +144,7 @@ def _watched(encoder, x):
     return pairs, maps
 
 def _pair(pairs):
-    "Let each convolution take over its batch norm; the pairs of which that was done"
+    "Let each convolution take over its batch norm; gives the pairs of which that was done"
     met = [id(m) for pair in pairs for m in pair]
     def fits(c, n):
         free = isinstance(c, _Folds) and not c.norms and met.count(id(c)) == met.count(id(n)) == 1
@@ -153,41 +153,32 @@ def _pair(pairs):
     for conv, norm in done: conv.norms, norm.__class__ = (norm,), _norms[type(norm)]
     return done
 
-# %% ../nbs/library/fuse.ipynb #82391521
-@contextmanager
-def _stirred(encoder, g):
-    "Batch norms with other statistics, weights and biases inside this context"
-    norms = [m for m in encoder.modules()
-             if isinstance(m, nn.BatchNorm2d) and m.affine and m.track_running_stats]
-    kept = [(t, t.clone()) for n in norms for t in (n.running_mean, n.running_var, n.weight, n.bias)]
+# %% ../nbs/library/fuse.ipynb #5e904905
+def _stir(encoder, g):
+    "Give batch norms other statistics, weights and biases"
     rand = lambda t: torch.rand(t.shape, generator=g).to(t)
-    try:
-        for n in norms:
-            n.running_mean += (rand(n.running_mean)-.5)*n.running_var.sqrt()
-            n.running_var *= rand(n.running_var)+.5
-            n.weight *= rand(n.weight)+.5
-            n.bias += rand(n.bias)-.5
-        yield
-    finally:
-        for t,was in kept: t.copy_(was)
+    for n in encoder.modules():
+        if not (isinstance(n, nn.BatchNorm2d) and n.affine and n.track_running_stats): continue
+        n.running_mean += (rand(n.running_mean)-.5)*n.running_var.sqrt()
+        n.running_var *= rand(n.running_var)+.5
+        n.weight *= rand(n.weight)+.5
+        n.bias += rand(n.bias)-.5
 
 def _fuse_encoder(model):
     "Pair what can be paired in a timm encoder, if its maps stay what they are"
-    was, side, done, same = model.training, 2*model.stride, [], False
+    side, probe = 2*model.stride, copy.deepcopy(model.encoder).eval()
     g = torch.Generator().manual_seed(0)            # its own: the random numbers of training are not touched
     x = torch.rand(1, model.config['in_chans'], side, side, generator=g).to(model.head.weight)
-    model.eval()
+    near = lambda a, b: torch.allclose(a, b, rtol=1e-3, atol=1e-3*float(a.abs().max()))
     try:
-        with torch.no_grad(), _stirred(model.encoder, g):
-            pairs, before = _watched(model.encoder, x)
+        with torch.no_grad():
+            _stir(probe, g)
+            pairs, before = _watched(probe, x)
             done = _pair(pairs)
-            near = lambda a, b: torch.allclose(a, b, rtol=1e-3, atol=1e-3*float(a.abs().max()))
-            same = not done or all(near(a, b) for a,b in zip(before, model.encoder(x)))
-    # an encoder that does not run on this image is left as it is
-    except RuntimeError: pass
-    back = {v: k for k,v in _norms.items()}
-    for conv, norm in [] if same else done: conv.norms, norm.__class__ = (), back[type(norm)]
-    model.train(was)
+            same = all(near(a, b) for a,b in zip(before, probe(x)))
+    except RuntimeError: return             # an encoder that does not run on this image is left as it is
+    own, names = dict(model.encoder.named_modules()), {m: n for n,m in probe.named_modules()}
+    if same: _pair([(own[names[c]], own[names[n]]) for c,n in done])
 
 # %% ../nbs/library/fuse.ipynb #1dbb7ea4
 def fuse(

@@ -52,10 +52,9 @@ def _from_colors(a, table, fn):
            "many, the mask was saved as JPEG or resized with smoothing.")
     return np.array([table[int(k)] for k in found])[inv].reshape(a.shape[:2])
 
-# %% ../nbs/library/masks.ipynb #1c4c608b
+# %% ../nbs/library/masks.ipynb #047ef819
 def read_mask(
-    fn, # Path of a mask, or an open `PIL.Image`
-    colors=None, # For masks coded in colours: see `color_table`
+    fn, colors=None, # Path of a mask, or an open `PIL.Image`; for masks coded in colours: see `color_table`
 )->tuple: # Integers (H,W) as in the file, and `{index: (r,g,b)}` of a palette that was not looked up
     "The numbers in a mask: the index of a palette image, the value of a grey one, the code of a colour"
     with opened(fn, 'a mask') as im:
@@ -93,7 +92,7 @@ def mask_numbers(
 _BAD = 254   # marks file values that stand for nothing
 void_names = ('Void','Unlabelled','Unlabeled')
 
-# %% ../nbs/library/masks.ipynb #05b45c44
+# %% ../nbs/library/masks.ipynb #963e2d53
 def _read_codes(fn):
     "The lines of a `codes.txt`. Raises `ValueError` where they are not names."
     lines = Path(fn).read_text(encoding='utf-8').splitlines()
@@ -134,28 +133,25 @@ class Codes:
     def __len__(self): return len(self.classes)
     def __repr__(self): return f"Codes({len(self)} classes: {few(self.classes, 4)}; void {self.void_values})"
 
-# %% ../nbs/library/masks.ipynb #229a2b11
-@patch
-def _check(self:Codes):
-    "Names must be unique, numbers must fit, and something must be left to learn"
-    codes, values, n = self.codes, self.values, len(self)
-    twice = ', '.join(sorted({c for c in codes if codes.count(c) > 1}))
-    for wrong,why in (
-        ('' in codes,
-         lambda: f"codes: line {codes.index('')+1} is empty; each line names the number it stands at"),
-        (twice, lambda: f"codes: {twice} named more than once"),
-        (len(values) != len(codes), lambda: f"{len(codes)} codes but {len(values)} values"),
-        (len(set(values)) < len(values) or min(values, default=0) < 0,
-         lambda: f"values {values}: each code needs a number of its own, 0 or more"),
-        (n < 1, lambda: f"codes {codes} leave no class beside void {self.void_values}"),
-        (n > _BAD, lambda: f"{n} classes; at most {_BAD} fit beside void")):
-        if wrong: raise ValueError(why())
+    def _check(self):
+        "Names must be unique, numbers must fit, and something must be left to learn"
+        codes, values, n = self.codes, self.values, len(self)
+        empty = codes.index('')+1 if '' in codes else 0
+        twice = ', '.join(sorted({c for c in codes if codes.count(c) > 1}))
+        for wrong,why in (
+            (empty, f"codes: line {empty} is empty; each line names the number it stands at"),
+            (twice, f"codes: {twice} named more than once"),
+            (len(values) != len(codes), f"{len(codes)} codes but {len(values)} values"),
+            (len(set(values)) < len(values) or min(values, default=0) < 0,
+             f"values {values}: each code needs a number of its own, 0 or more"),
+            (n < 1, f"codes {codes} leave no class beside void {self.void_values}"),
+            (n > _BAD, f"{n} classes; at most {_BAD} fit beside void")):
+            if wrong: raise ValueError(why)
 
-# %% ../nbs/library/masks.ipynb #6558d5f7
+# %% ../nbs/library/masks.ipynb #1569a67d
 @patch
 def encode(self:Codes,
-    a, # Integers (H,W) as read from a file
-    fn='mask', # Name for messages
+    a, fn='mask', # Integers (H,W) as read from a file, and its name for messages
 )->np.ndarray: # uint8 (H,W): class indices, void 255
     "File numbers to class indices. Raises `ValueError` naming the file and the values not among the codes."
     inside = (a >= 0) & (a < len(self.lut))
@@ -176,11 +172,10 @@ def decode(self:Codes,
     table[:len(self)] = self.file_values
     return table.astype(np.uint8 if table.max() < 256 else np.int32)[np.asarray(a)]
 
-# %% ../nbs/library/masks.ipynb #a6c6f1a4
+# %% ../nbs/library/masks.ipynb #42264dec
 def fit_values(
     codes:Codes, # Of masks whose numbers are known now
-    found, # Set of the numbers in the masks
-    where='masks', # For the message
+    found, where='masks', # Set of the numbers in the masks; where, for the message
 )->Codes:
     "Where two names meet only 0 and 255 in files, 255 is the second class, unless called void. Warns of it."
     two = len(codes) == 2 and codes.file_values.tolist() == [0, 1] and VOID not in codes.asked
@@ -244,7 +239,7 @@ def codes_for(
     if numbers is None: numbers = found_numbers(masks, colors)
     return fit_values(named, numbers, masks[0].parent) if named else guess_codes(numbers, masks)
 
-# %% ../nbs/library/masks.ipynb #a91060e4
+# %% ../nbs/library/masks.ipynb #66ef606a
 class PairFiles:
     "Files of images and masks, read one by one; `SegDataset` makes tensors of them"
     overlap = False                         # whether masks are packed: see `OverlapDataset`
@@ -294,102 +289,91 @@ class PairFiles:
         "Pixels of each class in a mask (H,W)"
         return np.bincount(np.asarray(y).ravel(), minlength=len(self.classes))[:len(self.classes)]
 
-# %% ../nbs/library/masks.ipynb #d7bc2bb5
-@patch
-def _image(self:PairFiles, i):
-    "Image `i` at its own size, RGB or an array (H,W,C); what only shows over several files is noted"
-    fn, seen = self.images[i], self._seen
-    if self.channels is not None:
-        a = read_channels(fn, self.channels)
-        if a.dtype.kind in 'iu' and a.dtype.itemsize > 1: seen.top = max(seen.top, int(a.max()))
-        return as_levels(a, self.range, fn)
-    with opened(fn) as im:
-        if im.mode.startswith('I'): seen.top = max(seen.top, im.getextrema()[1])
-        if im.mode == 'RGBA' and len(set(im.getextrema()[3])) > 1: seen.fourth = seen.fourth or fn
-        return to_rgb(im, self.range)
+    def _image(self, i):
+        "Image `i` at its own size, RGB or an array (H,W,C); what only shows over several files is noted"
+        fn, seen = self.images[i], self._seen
+        if self.channels is not None:
+            a = read_channels(fn, self.channels)
+            if a.dtype.kind in 'iu' and a.dtype.itemsize > 1: seen.top = max(seen.top, int(a.max()))
+            return as_levels(a, self.range, fn)
+        with opened(fn) as im:
+            if im.mode.startswith('I'): seen.top = max(seen.top, im.getextrema()[1])
+            if im.mode == 'RGBA' and len(set(im.getextrema()[3])) > 1: seen.fourth = seen.fourth or fn
+            return to_rgb(im, self.range)
 
-@patch
-def _mask(self:PairFiles, i):
-    "Mask `i` at its own size. Raises `ValueError` when an index had another colour in an earlier file."
-    fn = self.masks[i]
-    a, palette = read_mask(fn, self.colors)
-    for k,color in palette.items():
-        first, where = self._seen.palette.setdefault(k, (color, fn))
-        if first != color: raise ValueError(
-            f"{fn}: index {k} is the colour {color} in this file's palette, and {first} in that of {where}. "
-            "Palettes in an order of their own mean that indices are not classes: pass colors=, the colour "
-            "of each code, and colours are looked up. If the indices are right, save all with one palette.")
-    mask = self.codes.encode(a, fn)
-    if self.rois is not None: mask = np.where(self._roi(i, mask.shape), mask, np.uint8(VOID))
-    return mask
+    def _mask(self, i):
+        "Mask `i` at its own size. Raises `ValueError` when an index had another colour in an earlier file."
+        fn = self.masks[i]
+        a, palette = read_mask(fn, self.colors)
+        for k,color in palette.items():
+            first, where = self._seen.palette.setdefault(k, (color, fn))
+            if first != color: raise ValueError(
+                f"{fn}: index {k} is the colour {color} in this file's palette, and {first} in that of "
+                f"{where}. Palettes in an order of their own mean that indices are not classes: pass "
+                "colors=, the colour of each code, and colours are looked up. If the indices are right, save "
+                "all with one palette.")
+        mask = self.codes.encode(a, fn)
+        if self.rois is not None: mask = np.where(self._roi(i, mask.shape), mask, np.uint8(VOID))
+        return mask
 
-@patch
-def _roi(self:PairFiles, i, shape):
-    "Where mask `i` counts: bool (H,W)"
-    with opened(self.rois[i], 'a region of interest') as im: inside = np.asarray(im.convert('L')) > 0
-    if inside.shape != shape: raise ValueError(f"{self.rois[i]} is {inside.shape[1]}x{inside.shape[0]}, but "
-        f"the mask {self.masks[i]} is {shape[1]}x{shape[0]}: they must have the same size")
-    return inside
+    def _roi(self, i, shape):
+        "Where mask `i` counts: bool (H,W)"
+        with opened(self.rois[i], 'a region of interest') as im: inside = np.asarray(im.convert('L')) > 0
+        if inside.shape != shape: raise ValueError(f"{self.rois[i]} is {inside.shape[1]}x{inside.shape[0]}, "
+            f"but the mask {self.masks[i]} is {shape[1]}x{shape[0]}: they must have the same size")
+        return inside
 
-@patch
-def image(self:PairFiles, i):
-    "Image `i` as RGB, or as an array (H,W,C) of its `channels`, at `size` if there is one"
-    return resized_image(self._image(i), self.size, self.resize)
+    def image(self, i):
+        "Image `i` as RGB, or as an array (H,W,C) of its `channels`, at `size` if there is one"
+        return resized_image(self._image(i), self.size, self.resize)
 
-@patch
-def mask(self:PairFiles, i)->np.ndarray:
-    "Mask `i`: uint8 (H,W), class indices and void (255), at `size` if there is one"
-    return resized_mask(self._mask(i), self.size, self.resize)
+    def mask(self, i)->np.ndarray:
+        "Mask `i`: uint8 (H,W), class indices and void (255), at `size` if there is one"
+        return resized_mask(self._mask(i), self.size, self.resize)
 
-@patch
-def warn_of_reading(self:PairFiles):
-    "Say, once, what was noted while the files were read"
-    seen = self._seen
-    if seen.told: return
-    seen.told = seen.top > 0 or seen.fourth is not None
-    if self.range is None and 0 < seen.top < 2**14:
-        warnings.warn(f"16-bit images whose highest value is {seen.top}: divided by 65535 they are nearly "
-                      f"black. Pass range=(0, {2**int(seen.top).bit_length()-1}).")
-    if seen.fourth:
-        warnings.warn(f"{seen.fourth} has a fourth channel that varies; it is dropped as transparency is. If "
-                      "it is a band of its own (near infrared), pass channels=4 and the network sees it.")
+    def warn_of_reading(self):
+        "Say, once, what was noted while the files were read"
+        seen = self._seen
+        if seen.told: return
+        seen.told = seen.top > 0 or seen.fourth is not None
+        if self.range is None and 0 < seen.top < 2**14:
+            warnings.warn(f"16-bit images whose highest value is {seen.top}: divided by 65535 they are "
+                          f"nearly black. Pass range=(0, {2**int(seen.top).bit_length()-1}).")
+        if seen.fourth:
+            warnings.warn(f"{seen.fourth} has a fourth channel that varies; it is dropped as transparency "
+                          "is. If it is a band of its own (near infrared), pass channels=4 and the network "
+                          "sees it.")
 
-# %% ../nbs/library/masks.ipynb #e9a14033
-@patch(as_prop=True)
-def file_sizes(self:PairFiles):
-    "`(height,width)` of each image as it is in its file, from the headers, read once"
-    if self._sizes is None:
-        with ThreadPoolExecutor(os.cpu_count()) as ex:
-            self._sizes = list(ex.map(lambda fn: image_size(fn, self.channels), self.images))
-    return self._sizes
+    @property
+    def file_sizes(self):
+        "`(height,width)` of each image as it is in its file, from the headers, read once"
+        if self._sizes is None:
+            with ThreadPoolExecutor(os.cpu_count()) as ex:
+                self._sizes = list(ex.map(lambda fn: image_size(fn, self.channels), self.images))
+        return self._sizes
 
-# %% ../nbs/library/masks.ipynb #53c80db1
-@patch
-def pair(self:PairFiles, i):
-    """Image `i` as an array (H,W,C) and its mask, uint8 (H,W), both at `size` if there is one; without masks
-    the second is None. Raises `ValueError` where their sizes differ."""
-    im = self._image(i)
-    mask = None if self.masks is None else self._mask(i)
-    h, w = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
-    if mask is not None and mask.shape != (h, w): raise ValueError(
-        f"{self.images[i]} is {w}x{h} but its mask {self.masks[i]} is {mask.shape[1]}x{mask.shape[0]}: they "
-        "must have the same size")
-    im = np.array(resized_image(im, self.size, self.resize))
-    return im, None if mask is None else np.array(resized_mask(mask, self.size, self.resize))
+    def pair(self, i):
+        """Image `i` as an array (H,W,C) and its mask, uint8 (H,W), or None without masks, both at `size` if
+        there is one. Raises `ValueError` where their sizes differ."""
+        im = self._image(i)
+        mask = None if self.masks is None else self._mask(i)
+        h, w = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
+        if mask is not None and mask.shape != (h, w): raise ValueError(
+            f"{self.images[i]} is {w}x{h} but its mask {self.masks[i]} is {mask.shape[1]}x{mask.shape[0]}: "
+            "they must have the same size")
+        im = np.array(resized_image(im, self.size, self.resize))
+        return im, None if mask is None else np.array(resized_mask(mask, self.size, self.resize))
 
-# %% ../nbs/library/masks.ipynb #daba8c3f
-@patch
-def subset(self:PairFiles, idxs)->PairFiles:
-    "The pairs at `idxs`, as a `PairFiles` with the same codes; headers that were read stay known"
-    idxs, out = list(idxs), copy.copy(self)
-    for name in ('images','masks','rois','_sizes'):
-        files = getattr(self, name)
-        if files is not None: setattr(out, name, L(files)[idxs])
-    return out
+    def subset(self, idxs)->'PairFiles':
+        "The pairs at `idxs`, as a `PairFiles` with the same codes; headers that were read stay known"
+        idxs, out = list(idxs), copy.copy(self)
+        for name in ('images','masks','rois','_sizes'):
+            files = getattr(self, name)
+            if files is not None: setattr(out, name, L(files)[idxs])
+        return out
 
-@patch
-def at_size(self:PairFiles, size)->PairFiles:
-    "The same pairs, read at another `(height,width)`"
-    out = copy.copy(self)
-    out.size = pair_of(size)
-    return out
+    def at_size(self, size)->'PairFiles':
+        "The same pairs, read at another `(height,width)`"
+        out = copy.copy(self)
+        out.size = pair_of(size)
+        return out

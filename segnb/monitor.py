@@ -14,15 +14,12 @@ from fastai.callback.core import CancelFitException, noop
 from .core import Watcher, computed, epoch_line
 from .widgets import Drawn, StillBox, made_aside, new_figure, spoken
 
-# %% ../nbs/library/monitor.ipynb #8a0ac25d
+# %% ../nbs/library/monitor.ipynb #6d17bc34
 class History:
     "What a training run has been through so far"
-    def __init__(self,
-        n_epoch:int, # Epochs
-        n_batches:int, # Batches of each
-        earlier:int=0, # Epochs that were done before this run went on
-    ):
-        self.n_epoch, self.n_batches, self.earlier = n_epoch, n_batches, earlier
+    earlier = 0                             # epochs that were done before this run went on
+    def __init__(self, n_epoch:int, n_batches:int): # Epochs, and batches of each
+        self.n_epoch, self.n_batches = n_epoch, n_batches
         self.losses, self.lrs, self.valid, self.scores, self.seconds = [], [], [], {}, []
 
     @property
@@ -78,7 +75,7 @@ def describe_training(
     if left is not None: parts.append(f'about {clock(left)} left')
     return ', '.join(parts)
 
-# %% ../nbs/library/monitor.ipynb #77ba19f5
+# %% ../nbs/library/monitor.ipynb #893263dc
 def has_front_end():
     "Whether this runs in a notebook"
     from IPython import get_ipython
@@ -99,92 +96,81 @@ class Monitor(Watcher):
         "End the training run after the batch that is running"
         self.stopping = self.running
 
-# %% ../nbs/library/monitor.ipynb #aa8b1d30
-@patch
-def taken_off(self:Monitor, learn):
-    "After an interrupt or an error the training run is still running"
-    if not self.running: return
-    learn.logger, self.running = self.old_logger, False
-    if hasattr(learn, 'progress'): learn.progress.run = True
-    if self.draws: self._end('interrupted')
+    def taken_off(self, learn):
+        "After an interrupt or an error the training run is still running"
+        if not self.running: return
+        learn.logger, self.running = self.old_logger, False
+        if hasattr(learn, 'progress'): learn.progress.run = True
+        if self.draws: self._end('interrupted')
 
-@patch
-def begin(self:Monitor):
-    self.stopping, self.running, self.handle = False, True, None
-    self.history, self.started = History(self.n_epoch, len(self.dls.train)), time.perf_counter()
-    self.drawn = self.cost = 0.
-    self.old_logger, self.learn.logger = self.learn.logger, noop
-    if hasattr(self.learn, 'progress'): self.learn.progress.run = False
-    if not self.draws: return
-    tip = 'End the training run after this batch and keep the model'
-    self.button = made_aside(lambda: W.Button(description='stop', icon='stop', tooltip=tip))
-    self.button.on_click(self.stop)
-    self.view.children = [W.HBox([self.button, self.text]), self.image]
-    self._draw(describe_training(self.history))
-    if has_front_end():
+    def begin(self):
+        self.stopping, self.running, self.handle = False, True, None
+        self.history, self.started = History(self.n_epoch, len(self.dls.train)), time.perf_counter()
+        self.drawn = self.cost = 0.
+        self.old_logger, self.learn.logger = self.learn.logger, noop
+        if hasattr(self.learn, 'progress'): self.learn.progress.run = False
+        if not self.draws: return
+        tip = 'End the training run after this batch and keep the model'
+        self.button = made_aside(lambda: W.Button(description='stop', icon='stop', tooltip=tip))
+        self.button.on_click(self.stop)
+        self.view.children = [W.HBox([self.button, self.text]), self.image]
+        self._draw(describe_training(self.history))
+        if has_front_end():
+            from IPython.display import display
+            self.handle = display(self.view, display_id=True)
+
+    def before_epoch(self):
+        h, rec = self.history, self.recorder
+        if h.done or not rec.losses: return                     # nothing was there before, or it is known
+        # a run that goes on from a checkpoint
+        h.earlier, h.losses, h.lrs = self.epoch, [float(o) for o in rec.losses], list(rec.lrs)
+        for k,values in enumerate(rec.values): self._scores(k+1, rec.metric_names[1:], values)
+
+    def _scores(self, epoch, names, values):
+        "Note what was computed after an epoch"
+        h = self.history
+        for name,v in computed(names, values):
+            if name == 'valid_loss': h.valid.append((epoch, v))
+            elif name != 'train_loss': h.scores.setdefault(name, []).append((epoch, v))
+
+    def _draw(self, says=None):
+        start = time.perf_counter()
+        if says is None and start-self.drawn < max(self.every, 20*self.cost): return
+        self.says = says or describe_training(self.history, start-self.started)
+        self.text.value = spoken(self.says)
+        self.image.show(draw_training(self.history), self.says)
+        self.view.still = f'<p>{self.text.value}</p>{self.image.value}'
+        self.drawn, self.cost = time.perf_counter(), time.perf_counter()-start
+
+    def after_batch(self):
+        h = self.history
+        if self.training:
+            h.losses.append(float(self.recorder.losses[-1]))
+            h.lrs.append(float(self.opt.hypers[-1]['lr']))
+        if self.draws: self._draw()
+        if self.stopping: raise CancelFitException              # also between batches of a validation
+
+    def after_epoch(self):
+        h, rec, now = self.history, self.recorder, time.perf_counter()
+        h.seconds.append(now-self.started)
+        self._scores(h.epochs, rec.metric_names[1:], rec.log[1:])
+        if self.draws: self._draw()
+        else: print(epoch_line(self.learn, now-self.started), flush=True)
+        self.started = now
+
+    def after_fit(self):
+        # fastai's bar wakes by itself
+        self.learn.logger, self.running, h = self.old_logger, False, self.history
+        says = f'done: {len(h.seconds)} epochs in {clock(sum(h.seconds))}'
+        if self.stopping: says = f'stopped after {h.done} of {h.total} batches; the model is what it was then'
+        if self.draws: self._end('stopped' if self.stopping else 'done', says)
+        elif self.stopping: print(says, flush=True)
+
+    def _end(self, how, says=None):
+        "The last image, and a button that no longer does anything"
         from IPython.display import display
-        self.handle = display(self.view, display_id=True)
-
-@patch
-def before_epoch(self:Monitor):
-    h, rec = self.history, self.recorder
-    if h.done or not rec.losses: return                     # nothing was there before, or it is known
-    # a run that goes on from a checkpoint
-    h.earlier, h.losses, h.lrs = self.epoch, [float(o) for o in rec.losses], list(rec.lrs)
-    for k,values in enumerate(rec.values): self._scores(k+1, rec.metric_names[1:], values)
-
-@patch
-def _scores(self:Monitor, epoch, names, values):
-    "Note what was computed after an epoch"
-    h = self.history
-    for name,v in computed(names, values):
-        if name == 'valid_loss': h.valid.append((epoch, v))
-        elif name != 'train_loss': h.scores.setdefault(name, []).append((epoch, v))
-
-@patch
-def _draw(self:Monitor, says=None):
-    start = time.perf_counter()
-    if says is None and start-self.drawn < max(self.every, 20*self.cost): return
-    self.says = says or describe_training(self.history, start-self.started)
-    self.text.value = spoken(self.says)
-    self.image.show(draw_training(self.history), self.says)
-    self.view.still = f'<p>{self.text.value}</p>{self.image.value}'
-    self.drawn, self.cost = time.perf_counter(), time.perf_counter()-start
-
-# %% ../nbs/library/monitor.ipynb #172fd359
-@patch
-def after_batch(self:Monitor):
-    h = self.history
-    if self.training:
-        h.losses.append(float(self.recorder.losses[-1]))
-        h.lrs.append(float(self.opt.hypers[-1]['lr']))
-    if self.draws: self._draw()
-    if self.stopping: raise CancelFitException              # also between batches of a validation
-
-@patch
-def after_epoch(self:Monitor):
-    h, rec, now = self.history, self.recorder, time.perf_counter()
-    h.seconds.append(now-self.started)
-    self._scores(h.epochs, rec.metric_names[1:], rec.log[1:])
-    if self.draws: self._draw()
-    else: print(epoch_line(self.learn, now-self.started), flush=True)
-    self.started = now
-
-@patch
-def after_fit(self:Monitor):
-    # fastai's bar wakes by itself
-    self.learn.logger, self.running, h = self.old_logger, False, self.history
-    says = f'done: {len(h.seconds)} epochs in {clock(sum(h.seconds))}'
-    if self.stopping: says = f'stopped after {h.done} of {h.total} batches; the model is what it was then'
-    if self.draws: self._end('stopped' if self.stopping else 'done', says)
-    elif self.stopping: print(says, flush=True)
-
-@patch
-def _end(self:Monitor, how, says=None):
-    "The last image, and a button that no longer does anything"
-    from IPython.display import display
-    self.button.disabled, self.button.description = True, how
-    self._draw(f'{says or how}. {describe_training(self.history, None)}')
-    if self.handle is None: display(self.view)
-    # so that the page keeps the last image, not the first
-    else: self.handle.update(self.view)
+        self.button.disabled, self.button.description = True, how
+        self._draw(f'{says or how}. {describe_training(self.history, None)}')
+        if self.handle is None: display(self.view)
+        # so that the page keeps the last image, not the first
+        else: self.handle.update(self.view)

@@ -93,7 +93,7 @@ class SigmoidLoss(nn.Module):
         dice = 1-(2*(p*t).sum(dims)+1)/(p.sum(dims)+t.sum(dims)+1)
         return loss + self.dice*(dice*there).sum(-1)/there.sum(-1).clamp_min(1)
 
-# %% ../nbs/library/overlap.ipynb #3b4c0768
+# %% ../nbs/library/overlap.ipynb #5250ded7
 class OverlapMatrix(ConfusionMatrix):
     "Pixel counts (classes,2,2) of each class: there or not (row), predicted or not (column), void left out"
     def reset(self):
@@ -102,8 +102,7 @@ class OverlapMatrix(ConfusionMatrix):
         return self
 
     def add(self,
-        pred, # Logits (B,C,H,W), or packed masks (B,H,W)
-        target, # Packed masks (B,H,W), void 255
+        pred, target, # Logits (B,C,H,W), or packed masks (B,H,W); packed masks (B,H,W), void 255
     ):
         "Count the pixels of a batch"
         pred, target = (torch.as_tensor(o).as_subclass(torch.Tensor) for o in (pred, target))

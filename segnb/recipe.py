@@ -6,7 +6,7 @@
 __all__ = ['ENCODER', 'data_path', 'as_colors', 'open_data', 'understood', 'auto_size', 'train_loaders', 'ValidateEvery',
            'EpochLines', 'train_recipe', 'last_scores', 'print_scores', 'course_learner']
 
-# %% ../nbs/library/recipe.ipynb #1858ebc3
+# %% ../nbs/library/recipe.ipynb #13ff68ee
 import hashlib, json, sys, tarfile, time
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,9 +17,8 @@ from PIL import ImageColor
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
-from filelock import FileLock
 from safetensors.torch import load_file
-from .core import epoch_line, few, save_tensors
+from .core import epoch_line, few, one_at_a_time, save_tensors
 from .check import check_names
 from .dataset import as_dataset
 from .masks import codes_for, void_names
@@ -54,7 +53,7 @@ def data_path(
         f"{data}: could not be fetched from {url} ({type(e).__name__}). Fetch and unpack it on a machine "
         "with a connection, and give the folder instead of the name.") from e
 
-# %% ../nbs/library/recipe.ipynb #512e7151
+# %% ../nbs/library/recipe.ipynb #afe0edf6
 def as_colors(
     # JSON, or a file of it: `[[r,g,b], …]` in the order of the codes, or `{"name": [r,g,b] or "#rrggbb"}`
     text,
@@ -96,8 +95,7 @@ def open_data(
                        range=range)
 
 def understood(
-    found:FoundPairs,
-    about:dict, # From `open_data`
+    found:FoundPairs, about:dict, # From `open_data`
 )->str:
     "What was understood of a folder, in three lines; the `Codes` that were found replace those in `about`"
     root = lambda p: Path(p).relative_to(found.path).as_posix() if Path(p).is_absolute() else str(p)
@@ -128,8 +126,7 @@ def _in_words(codes, colors):
     return f"{names}{more}" + (f'; void {void}' if void else '')
 
 def auto_size(
-    ds, # `SegDataset`
-    longest:int=640, # Pixels
+    ds, longest:int=640, # `SegDataset`, and pixels
 ):  # `(height,width)`, or None: unchanged
     "Frames too large for a CPU are halved"
     sizes = set(ds.file_sizes)
@@ -213,7 +210,7 @@ def print_scores(table, seconds:float): # From `SegLearner.scores`; from reading
     accuracy, iou = table.loc['all', ['accuracy','IoU']]
     print(f"pixel accuracy {accuracy:.3f}  mean IoU {iou:.3f}  seconds {seconds:.0f}", flush=True)
 
-# %% ../nbs/library/recipe.ipynb #7c49d2c3
+# %% ../nbs/library/recipe.ipynb #f1226dd9
 # the modules that decide what a training run comes to
 _trains = 'augment core dataloader dataset encoders frames fuse learner loss one_cycle streets training unet'
 _trains = _trains.split()
@@ -221,8 +218,7 @@ def _hash(data:bytes): return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 def course_learner(
     seed:int=1, # For weights, order and crops
-    epochs:int=6, # Epochs
-    lr:float=1e-2, # Peak learning rate
+    epochs:int=4, lr:float=2e-2, # Epochs, and peak learning rate
     **loss # To `SegLoss`, beside the class weights
 ):  # `SegLearner` on street scenes of 96x128, on the CPU
     "A trained network for the chapters: trained once, then read from the cache folder"
@@ -235,7 +231,7 @@ def course_learner(
     about = json.dumps([seed, epochs, lr, loss, _hash(code+torch.__version__.encode()), learn.half])
     file = streets_home()/'networks'/f'{_hash(about.encode())}.safetensors'
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f'{file}.lock'):
+    with one_at_a_time(file):
         if file.exists(): learn.model.load_state_dict(load_file(file))
         else:
             with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)

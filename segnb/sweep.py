@@ -6,8 +6,9 @@
 __all__ = ['sweep_views', 'read_sweep', 'distribution', 'config_of', 'points', 'open_sweep', 'plan', 'own_gpu', 'run_sweep',
            'sweep_runs', 'sweep_status', 'trainer', 'plot_sweep']
 
-# %% ../nbs/library/sweep.ipynb #c5e26e78
+# %% ../nbs/library/sweep.ipynb #0a90c9d1
 import contextlib, gc, itertools, json, math, os, re, socket, tempfile, time, warnings
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd, torch, yaml
@@ -76,12 +77,11 @@ def read_sweep(
     _pruner(spec)
     return {'name': 'sweep' if isinstance(src, dict) else Path(src).stem} | spec
 
-# %% ../nbs/library/sweep.ipynb #6760a865
+# %% ../nbs/library/sweep.ipynb #4d3d5740
 def _plain(v): return v if v is None or isinstance(v, (bool, int, float, str)) else json.dumps(v)
 
 def distribution(
-    name:str, # Of the parameter, for messages
-    p:dict, # As in the YAML
+    name:str, p:dict, # Of the parameter, for messages; as in the YAML
 ):  # From `optuna.distributions`; None for a constant
     "Optuna's distribution of a parameter, stated or seen from its values. Raises `ValueError`."
     if not isinstance(p, dict):
@@ -122,8 +122,7 @@ def _suggest(trial, name, d):
     return suggest(name, d.low, d.high, step=d.step, log=d.log)
 
 def config_of(
-    spec:dict, # From `read_sweep`
-    params:dict, # Plain values, as they are stored
+    spec:dict, params:dict, # From `read_sweep`; plain values, as they are stored
 )->dict: # As in the YAML, constants included
     "The settings of one run"
     def of(n, p):
@@ -143,7 +142,7 @@ def _pruner(spec):
     first = e['min_iter'] if 'min_iter' in e else max(1, round(e['max_iter']/eta**e.get('s', 1)))
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=eta)
 
-# %% ../nbs/library/sweep.ipynb #804e18d0
+# %% ../nbs/library/sweep.ipynb #6d8daffd
 @contextlib.contextmanager
 def _quiet():
     "Optuna without its log lines, and without warnings that new parts of it are new"
@@ -157,7 +156,6 @@ def _quiet():
 
 def points(
     spec:dict, # From `read_sweep`
-    seed:int=0, # For `random`
 )->list: # Plain values of the parameters that vary, for each slot
     "What each slot of a sweep tries; empty for `bayes`, which decides later"
     ranges, cap = _ranges(spec), spec.get('run_cap')
@@ -165,10 +163,10 @@ def points(
     if spec['method'] == 'grid':
         values = itertools.product(*itertools.starmap(_steps, ranges.items()))
         return [dict(zip(ranges, v)) for v in values][:cap]
-    with _quiet(): study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    with _quiet(): study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     return [study.ask(ranges).params for _ in range(cap)]
 
-# %% ../nbs/library/sweep.ipynb #e7d8b737
+# %% ../nbs/library/sweep.ipynb #ae479b86
 def _insist(f, *args, pauses=(1, 5, 20, 60, 120), on=StorageInternalError, **kwargs):
     "Call `f`, again and again where the database is away for a moment: hours of work are to be written down"
     for pause in pauses:
@@ -203,8 +201,9 @@ def _storage(store, heartbeat):
         raise ImportError(f"{url.split(':')[0]}: no driver for this database (PostgreSQL: pip install "
                           "'psycopg[binary]'; MySQL: pip install pymysql)") from e
 
-# a worker is seldom killed because of the settings, but memory may not suffice for them
-_most_kills = 5
+# how often a run is tried again that raised an error, and one whose worker was killed: that is seldom because
+# of its settings, but memory may not suffice for them
+_most_errors, _most_kills = 2, 5
 
 # %% ../nbs/library/sweep.ipynb #e7ada3f2
 def open_sweep(
@@ -244,31 +243,33 @@ def _same_settings(study, spec, store, seeds):
     if differ: raise ValueError(f"{store} holds a sweep named {spec['name']} with other {differ}. Give this "
                                 "one another name, or go on with the old file.")
 
-# %% ../nbs/library/sweep.ipynb #7c3f4c2f
+# %% ../nbs/library/sweep.ipynb #60958a1e
 def _in_state(study, name): return study.get_trials(deepcopy=False, states=(optuna.trial.TrialState[name],))
 
-def _counting(trials):
-    "The trial that counts of each slot: the earliest that has not failed"
-    out = {}
-    for t in sorted(trials, key=lambda t: t.number):
-        if 'slot' in t.user_attrs and t.state.name != 'FAIL': out.setdefault(t.user_attrs['slot'], t)
+def _slots(study):
+    "The trials of each slot, the earliest first"
+    out = defaultdict(list)
+    for t in study.get_trials(deepcopy=False):
+        if 'slot' in t.user_attrs: out[t.user_attrs['slot']].append(t)
     return out
+
+def _counts(trials):
+    "Of the trials of a slot the one that counts: the earliest that has not failed, or None"
+    return next((t for t in trials if t.state.name != 'FAIL'), None)
 
 def _was_killed(t):
     return t.state.name == 'FAIL' and not {'error','interrupted','dropped'} & set(t.user_attrs)
 
 def plan(
-    study, # From `open_sweep`
-    spec:dict, # From `read_sweep`
-    retries:int=2, # Times a run that raised an error is tried again
+    study, spec:dict, # From `open_sweep` and `read_sweep`
 ):
     "Put the slots that are missing into the queue, and again those whose run failed"
-    counting, failed = _counting(study.get_trials(deepcopy=False)), _in_state(study, 'FAIL')
+    slots = _slots(study)
     for slot,params in enumerate(points(spec)):
-        before = [t for t in failed if t.user_attrs.get('slot') == slot]
-        errors, kills = sum('error' in t.user_attrs for t in before), sum(map(_was_killed, before))
-        if slot in counting or errors > retries or kills > _most_kills: continue
-        study.enqueue_trial({**(before[-1].params if before else {}), **params}, user_attrs={'slot': slot})
+        of = slots[slot]
+        errors, kills = sum('error' in t.user_attrs for t in of), sum(map(_was_killed, of))
+        if _counts(of) or errors > _most_errors or kills > _most_kills: continue
+        study.enqueue_trial({**(of[-1].params if of else {}), **params}, user_attrs={'slot': slot})
 
 # %% ../nbs/library/sweep.ipynb #0c9206f4
 def _attempt(trial, spec, objective, seeds):
@@ -290,7 +291,7 @@ def _attempt(trial, spec, objective, seeds):
     each = {f'each {name}': [float(r[name]) for r in results]} if seeds else {}
     return float(mean[name]), {k: float(v) for k,v in mean.items()} | each
 
-# %% ../nbs/library/sweep.ipynb #16195c0c
+# %% ../nbs/library/sweep.ipynb #c98c5269
 class _Work:
     "What Optuna calls for a trial; afterwards `said` is a line about it"
     def __init__(self, study, spec, objective, seeds):
@@ -298,7 +299,7 @@ class _Work:
 
     def __call__(self, trial):
         slot, note = trial.user_attrs.get('slot'), lambda k, v: _insist(trial.set_user_attr, k, v)
-        counts = _counting(self.study.get_trials(deepcopy=False)).get(slot)
+        counts = _counts(_slots(self.study)[slot])
         if counts is None or counts.number != trial.number or slot >= len(points(self.spec)):
             self.said = None
             note('dropped', True)
@@ -326,14 +327,12 @@ def _reached(study, spec):
     if target is None or not _in_state(study, 'COMPLETE'): return False
     return study.best_value >= target if spec['metric']['goal'] == 'maximize' else study.best_value <= target
 
-# %% ../nbs/library/sweep.ipynb #fdbe7a24
-def own_gpu(
-    folder=None, # Of the locks; default: the temporary folder
-):  # Index of the GPU, or None where there is at most one; the lock is held while the process lives
+# %% ../nbs/library/sweep.ipynb #f2f51a67
+def own_gpu(): # Index of the GPU, or None where there is at most one; held while the process lives
     "Take a GPU that no other worker on this machine has"
     if torch.cuda.device_count() < 2: return None
     for k in range(torch.cuda.device_count()):
-        lock = FileLock(Path(folder or tempfile.gettempdir())/f'segnb-gpu-{k}.lock')
+        lock = FileLock(Path(tempfile.gettempdir())/f'segnb-gpu-{k}.lock')
         try: lock.acquire(blocking=False)
         except Timeout: continue
         _locks.append(lock)
@@ -349,10 +348,8 @@ def run_sweep(
     objective,
     store=None, # See `open_sweep`
     seeds=None, # Each run is repeated with `config['seed']` set to each of them, and counts with the mean
-    retries:int=2, # Times a run that raised an error is tried again
     say=print, # What is told goes here
-    seed:int=None, # See `open_sweep`
-    heartbeat:int=15, # See `open_sweep`
+    seed:int=None, heartbeat:int=15, # See `open_sweep`
 ):  # `optuna.Study`
     "Work on a sweep until all of it is done, beside any number of others"
     study, waited = open_sweep(spec, store, seeds=seeds, seed=seed, heartbeat=heartbeat), False
@@ -364,7 +361,7 @@ def run_sweep(
             gc.collect()
             torch.cuda.empty_cache()
             _insist(fail_stale_trials, study)
-            _insist(plan, study, spec, retries)
+            _insist(plan, study, spec)
             if _insist(_in_state, study, 'WAITING'):
                 try: _insist(study.optimize, work, n_trials=1, catch=(Exception,))
                 except (UpdateFinishedTrialError, ValueError) as e:
@@ -379,15 +376,14 @@ def run_sweep(
                 time.sleep(2)
     return study
 
-# %% ../nbs/library/sweep.ipynb #e03b90dd
+# %% ../nbs/library/sweep.ipynb #61e161db
 def sweep_runs(
     study, # From `open_sweep` or `run_sweep`
 )->pd.DataFrame: # A row for each slot: state, settings, scores, seconds, worker, how often it was tried
     "The runs of a sweep as a table"
-    trials, rows = study.get_trials(deepcopy=False), []
-    counting, last = _counting(trials), {t.user_attrs['slot']: t for t in trials if 'slot' in t.user_attrs}
-    for slot in sorted(last):
-        t, of = counting.get(slot, last[slot]), [o for o in trials if o.user_attrs.get('slot') == slot]
+    rows = []
+    for slot,of in sorted(_slots(study).items()):
+        t = _counts(of) or of[-1]
         tried = sum(o.state.name != 'WAITING' and 'dropped' not in o.user_attrs for o in of)
         seconds = t.duration.total_seconds() if t.duration else None
         killed = 'its worker was killed, again and again' if sum(map(_was_killed, of)) > _most_kills else ''
@@ -407,7 +403,7 @@ def sweep_status(
     best = df[df.state == 'complete'].value.astype(float)
     if not len(best): return f'{len(df)} runs: {states}'
     slot = best.idxmax() if study.direction.name == 'MAXIMIZE' else best.idxmin()
-    params = _counting(study.trials)[slot].params.items()
+    params = _counts(_slots(study)[slot]).params.items()
     text = ', '.join(f'{k} {v:.3g}' if isinstance(v, float) else f'{k} {v}' for k,v in params)
     metric = study.user_attrs['sweep']['metric']['name']
     return f"{len(df)} runs: {states}; best: run {slot} with {metric} {best[slot]:.4g} ({text})"

@@ -61,7 +61,7 @@ class PRCurves:
         "The threshold with the highest Dice for each class"
         return [float(t) for t in self.thresholds[self.dice.argmax(-1)]]
 
-# %% ../nbs/library/threshold.ipynb #602ae8e9
+# %% ../nbs/library/threshold.ipynb #1713b9d6
 @patch
 def table(self:PRCurves)->pd.DataFrame:
     "For each class the average precision, the best threshold with its scores, and Dice at one half"
@@ -97,8 +97,7 @@ def check_threshold(dls):
 
 @patch
 def pr_curves(self:SegLearner,
-    ds_idx:int=1, # 0: training set, 1: validation set
-    dl=None, # A loader instead
+    ds_idx:int=1, dl=None, # 0: training set, 1: validation set; a loader instead
 )->PRCurves:
     "Precision and recall at every threshold; see `check_threshold`"
     check_threshold(self.dls)

@@ -20,7 +20,7 @@ from .core import Watcher, as_unit, is_half, last_row, machine
 from .draw import as_image, colorize
 from .learner import SegLearner
 
-# %% ../nbs/library/track.ipynb #a438108b
+# %% ../nbs/library/track.ipynb #a67e52f4
 def _git(path, *args, given=None):
     "What git says, as bytes, or None"
     command = ['git', '-C', str(path), *args]
@@ -32,8 +32,7 @@ _diff = ('diff', 'HEAD', '--binary', '--no-ext-diff', '--no-textconv', '--no-rel
          '--src-prefix=a/', '--dst-prefix=b/')
 
 def git_state(
-    path='.', # In a repository
-    most:int=5_000_000, # Longest diff to keep, in bytes
+    path='.', most:int=5_000_000, # In a repository; longest diff to keep, in bytes
 )->dict: # commit, branch, diff (None where longer), names of files git does not know; empty outside one
     "Where the code of a repository stands, with what has not been committed"
     text = lambda *args: (_git(path, *args) or b'').decode(errors='replace').strip()
@@ -44,8 +43,7 @@ def git_state(
                 diff=diff.decode('latin-1') if len(diff) <= most else None, untracked=', '.join(new)[:10_000])
 
 def go_back(
-    state:dict, # From `git_state`
-    folder, # Where the code is to go; must not be there yet
+    state:dict, folder, # From `git_state`; where the code is to go, which must not be there yet
     path='.', # In the repository
 )->Path:
     "The code as it was at a run, in a folder of its own; the repository stays as it is. Raises `ValueError`."
@@ -100,10 +98,9 @@ def settings(
     on = {f'on {k}': v for k,v in machine().items()}
     return {**_of_model(learn.model), **_of_data(learn.dls), **_of_training(learn), **on}
 
-# %% ../nbs/library/track.ipynb #1e80f494
+# %% ../nbs/library/track.ipynb #f8834657
 def layers(
-    model:nn.Module,
-    x, # (B,C,H,W) to run it on
+    model:nn.Module, x, # (B,C,H,W) to run it on
 )->pd.DataFrame: # For each layer its kind, the shape that comes out, its parameters, whether they learn
     "The layers of a network, in the order in which they run"
     rows, was = [], model.training
@@ -135,8 +132,7 @@ def sample_images(
     return out
 
 def histograms(
-    model:nn.Module, # After a backward pass
-    bins:int=40,
+    model:nn.Module, bins:int=40, # After a backward pass
 )->dict: # 'weights/LAYER' and 'gradients/LAYER' to (counts, edges)
     "How the weights and gradients of each learning layer are spread"
     def spread(t):
@@ -146,7 +142,7 @@ def histograms(
     grads = {f'gradients/{n}': spread(p.grad) for n,p in learning if p.grad is not None}
     return {f'weights/{n}': spread(p) for n,p in learning} | grads
 
-# %% ../nbs/library/track.ipynb #7ee4c9b0
+# %% ../nbs/library/track.ipynb #56f6c67a
 class _Tee:
     "Writes to a stream and keeps what was written; everything else is the stream's"
     def __init__(self, stream): self.stream, self.kept = stream, deque(maxlen=20_000)
@@ -198,83 +194,71 @@ class Tracker(Watcher):
             self.told.add(what)
             return {}
 
-# %% ../nbs/library/track.ipynb #940271a4
-@patch
-def begin(self:Tracker):
-    # a run of a plain `Learner` that an error has ended
-    self.close('interrupted')
-    self.on, self.began, self.step = True, time.time(), self.learn.train_iter
-    atexit.register(self.close, 'interrupted')
-    self.safely(self._begin)
+    def begin(self):
+        # a run of a plain `Learner` that an error has ended
+        self.close('interrupted')
+        self.on, self.began, self.step = True, time.time(), self.learn.train_iter
+        atexit.register(self.close, 'interrupted')
+        self.safely(self._begin)
 
-@patch
-def _begin(self:Tracker):
-    self.t = importlib.import_module(self.tracker)
-    self.tee = sys.stdout = _Tee(sys.stdout)
-    own = dict(trackio={'embed': False}, wandb=dict(reinit='create_new', notes=self.notes, tags=self.tags))
-    name = self.run_name
-    if name and self.tracker == 'trackio': name = _new_name(self.project, name)
-    git = {f'git {k}': v for k,v in git_state(self.repo).items()}
-    if git: git['return to it'] = shlex.join(['segnb', 'back', self.project, name or 'RUN', 'FOLDER'])
-    config = {**settings(self.learn), **git, 'notes': self.notes, 'tags': ', '.join(self.tags), **self.more}
-    self.opened = self.t.init(project=self.project, name=name, config=config,
-                              **(own.get(self.tracker, {}) | self.init))
-    self.log(self.part('layers', lambda: {'layers': self.t.Table(dataframe=self._layers())}))
+    def _begin(self):
+        self.t = importlib.import_module(self.tracker)
+        self.tee = sys.stdout = _Tee(sys.stdout)
+        noted, name = dict(notes=self.notes, tags=self.tags), self.run_name
+        own = dict(trackio={'embed': False}, wandb={'reinit': 'create_new', **noted})
+        if name and self.tracker == 'trackio': name = _new_name(self.project, name)
+        git = {f'git {k}': v for k,v in git_state(self.repo).items()}
+        if git: git['return to it'] = shlex.join(['segnb', 'back', self.project, name or 'RUN', 'FOLDER'])
+        config = {**settings(self.learn), **git, **noted, 'tags': ', '.join(self.tags), **self.more}
+        self.opened = self.t.init(project=self.project, name=name, config=config,
+                                  **(own.get(self.tracker, {}) | self.init))
+        self.log(self.part('layers', lambda: {'layers': self.t.Table(dataframe=self._layers())}))
 
-@patch
-def log(self:Tracker, row):
-    if row: self.opened.log(row, step=self.step)
+    def log(self, row):
+        if row: self.opened.log(row, step=self.step)
 
-@patch
-def _layers(self:Tracker):
-    "The layers of the network, run on zeros of the shape of a batch"
-    dl, model = self.dls.train, self.learn.model
-    crop, config = getattr(getattr(dl, 'augment', None), 'crop', None), getattr(model, 'config', {})
-    if crop is None: return layers(model, torch.zeros_like(dl.one_batch()[0][:1]))
-    channels = config.get('in_chans', config.get('c_in', 3))
-    return layers(model, torch.zeros(1, channels, *crop, device=dl.device))
+    def _layers(self):
+        "The layers of the network, run on zeros of the shape of a batch"
+        dl, model = self.dls.train, self.learn.model
+        crop, config = getattr(getattr(dl, 'augment', None), 'crop', None), getattr(model, 'config', {})
+        if crop is None: return layers(model, torch.zeros_like(dl.one_batch()[0][:1]))
+        channels = config.get('in_chans', config.get('c_in', 3))
+        return layers(model, torch.zeros(1, channels, *crop, device=dl.device))
 
-# %% ../nbs/library/track.ipynb #985207b7
-@patch
-def before_step(self:Tracker):
-    if not self.hist_every or (self.learn.train_iter+1) % self.hist_every: return
-    as_logged = lambda: {k: self.t.Histogram(np_histogram=h) for k,h in histograms(self.learn.model).items()}
-    self.safely(lambda: self.log(as_logged()))
+    def before_step(self):
+        if not self.hist_every or (self.learn.train_iter+1) % self.hist_every: return
+        found = lambda: histograms(self.learn.model).items()
+        self.safely(lambda: self.log({k: self.t.Histogram(np_histogram=h) for k,h in found()}))
 
-@patch
-def after_batch(self:Tracker):
-    self.step = self.learn.train_iter
-    if self.training and self.every and self.step % self.every == 0: self.safely(self._point)
+    def after_batch(self):
+        self.step = self.learn.train_iter
+        if self.training and self.every and self.step % self.every == 0: self.safely(self._point)
 
-@patch
-def _point(self:Tracker):
-    hypers = self.opt.hypers
-    names = ['encoder','decoder','head'] if len(hypers) == 3 else map(str, range(len(hypers)))
-    lrs = {f'lr/{n}': h['lr'] for n,h in zip(names, hypers)}
-    self.log({'batch loss': float(self.learn.smooth_loss), **lrs, 'momentum': hypers[-1].get('mom')})
+    def _point(self):
+        hypers = self.opt.hypers
+        names = ['encoder','decoder','head'] if len(hypers) == 3 else map(str, range(len(hypers)))
+        lrs = {f'lr/{n}': h['lr'] for n,h in zip(names, hypers)}
+        self.log({'batch loss': float(self.learn.smooth_loss), **lrs, 'momentum': hypers[-1].get('mom')})
 
-@patch
-def after_epoch(self:Tracker): self.safely(self._epoch)
+    def after_epoch(self): self.safely(self._epoch)
 
-@patch
-def _epoch(self:Tracker):
-    row = last_row(self.learn.recorder) | {'epoch': self.epoch+1, 'seconds': time.time()-self.began}
-    if 'valid_loss' in row: row |= self._judged()           # there was a validation
-    lines = self.tee.taken()
-    if lines: row['printed'] = self.t.Table(dataframe=pd.DataFrame({'line': lines}))
-    self.log(row)
+    def _epoch(self):
+        row = last_row(self.learn.recorder) | {'epoch': self.epoch+1, 'seconds': time.time()-self.began}
+        if 'valid_loss' in row: row |= self._judged()           # there was a validation
+        lines = self.tee.taken()
+        if lines: row['printed'] = self.t.Table(dataframe=pd.DataFrame({'line': lines}))
+        self.log(row)
 
-@patch
-def _judged(self:Tracker):
-    "Scores by class, and images"
-    cm, out, shown = getattr(next(iter(self.learn.metrics), None), 'cm', None), {}, {}
-    if cm is not None:
-        for score,col in cm.table().drop(columns='pixels').items():
-            out |= {f'{score}/{c}': v for c,v in col.drop('all').items() if np.isfinite(v)}
-    if self.images and hasattr(self.learn, 'seg_model'):
-        shown = self.part('images', lambda: sample_images(self.learn, self.images))
-    says = 'image, ground truth, prediction'
-    return out | {f'images/{n}': self.t.Image(p, caption=f'{n}: {says}') for n,p in shown.items()}
+    def _judged(self):
+        "Scores by class, and images"
+        cm, out, shown = getattr(next(iter(self.learn.metrics), None), 'cm', None), {}, {}
+        if cm is not None:
+            for score,col in cm.table().drop(columns='pixels').items():
+                out |= {f'{score}/{c}': v for c,v in col.drop('all').items() if np.isfinite(v)}
+        if self.images and hasattr(self.learn, 'seg_model'):
+            shown = self.part('images', lambda: sample_images(self.learn, self.images))
+        says = 'image, ground truth, prediction'
+        return out | {f'images/{n}': self.t.Image(p, caption=f'{n}: {says}') for n,p in shown.items()}
 
 # %% ../nbs/library/track.ipynb #d6ff4920
 @patch
@@ -332,7 +316,7 @@ def track(
 
 SegLearner.track = track
 
-# %% ../nbs/library/track.ipynb #062cb7d2
+# %% ../nbs/library/track.ipynb #e9e324b7
 def _records(project):
     trackio = need_trackio()
     try: return list(trackio.Api().runs(project))
@@ -373,8 +357,7 @@ def runs(
     return pd.DataFrame(rows).set_index('run')
 
 def return_to(
-    project:str, # As in `track`
-    run:str, # Name of a run, or its id
+    project:str, run:str, # As in `track`; name of a run, or its id
     folder, # Where the code is to go; must not be there yet
     path='.', # In the repository
 )->Path:
