@@ -218,7 +218,7 @@ def _hash(data:bytes): return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 def course_learner(
     seed:int=1, # For weights, order and crops
-    epochs:int=4, lr:float=2e-2, # Epochs, and peak learning rate
+    epochs:int=6, lr:float=1e-2, # Epochs, and peak learning rate
     **loss # To `SegLoss`, beside the class weights
 ):  # `SegLearner` on street scenes of 96x128, on the CPU
     "A trained network for the chapters: trained once, then read from the cache folder"
