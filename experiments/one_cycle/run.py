@@ -17,7 +17,7 @@ paired by seed). Final is what the last epoch leaves; no epoch is picked. `flat,
 is the decay at the end. The search reads the validation images as well, for all schedules alike.
 
 one_cycle.csv has a row for each run (`part`: search or comparison), one_cycle_epochs.csv one for each epoch.
-An interrupted run goes on; two processes may share the work with --lengths."""
+An interrupted run goes on; --lengths and --schedules do part of the work."""
 import argparse, sys
 from pathlib import Path
 
@@ -58,12 +58,12 @@ def search(dls, out, about, schedule, epochs):
     if best_lr(out, schedule, epochs) == grid[-1]: run(above)
 
 
-def measure(out, lengths, seeds):
+def measure(out, lengths, seeds, names=tuple(schedules)):
     "Search, then comparison"
     out, dls, about = Path(out), streets_loaders(), dict(data='streets', model=ENCODER, opt='adam')
     for epochs in lengths:
-        for s in schedules: search(dls, out, about, s, epochs)
-    best = {(s, n): best_lr(out, s, n) for s in schedules for n in lengths}
+        for s in names: search(dls, out, about, s, epochs)
+    best = {(s, n): best_lr(out, s, n) for s in names for n in lengths}
     print(best, flush=True)
     for seed in seeds:
         for (s, n), lr in best.items():
@@ -73,14 +73,15 @@ def measure(out, lengths, seeds):
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--lengths', type=int, nargs='+', default=[6,20], help='epochs')
+    p.add_argument('--schedules', nargs='+', default=tuple(schedules), choices=list(schedules))
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3,4,5], help='of the comparison')
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
-    measure(args.out, args.lengths, args.seeds)
+    measure(args.out, args.lengths, args.seeds, args.schedules)
     df = rows_of(args.out)
     df = df[df.part == 'comparison']
     print(spread(df, ['epochs', 'schedule', 'lr'], 'mean_iou').round(4).to_string())
     for n in args.lengths:
-        for first in ('constant', 'flat, cosine'):
+        for first in [s for s in ('constant', 'flat, cosine') if s in set(df[df.epochs == n].schedule)]:
             d = differences(df[df.epochs == n], 'schedule', first, ['mean_iou', 'pixel_acc', 'valid_loss'])
             print(n, 'epochs', d.round(4).to_string(index=False), sep='\n')
