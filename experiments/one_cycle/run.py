@@ -17,7 +17,7 @@ paired by seed). Final is what the last epoch leaves; no epoch is picked. `flat,
 is the decay at the end. The search reads the validation images as well, for all schedules alike.
 
 one_cycle.csv has a row for each run (`part`: search or comparison), one_cycle_epochs.csv one for each epoch.
-An interrupted run goes on; two processes may share the work with --lengths."""
+An interrupted run goes on; --lengths and --schedules do part of the work."""
 import argparse, sys
 from pathlib import Path
 
@@ -31,7 +31,7 @@ schedules = {'one cycle': lambda learn, n, lr, cbs: learn.fit_one_cycle(n, lr, c
 grid, below, above = (1e-3,3e-3,1e-2,3e-2), 3e-4, 1e-1
 
 
-def once(dls, out, **run):
+def once(dls, out, models=None, **run):
     "One run, unless it is in the table"
     if is_done(out, **run): return
     learn, fit = streets_learner(dls, run['seed']), schedules[run['schedule']]
@@ -39,6 +39,9 @@ def once(dls, out, **run):
     last = rows[-1] if len(rows) == run['epochs'] else {}
     scores = {k: last.get(k) for k in ('mean_iou', 'pixel_acc', 'train_loss', 'valid_loss')}
     add_rows([dict(run, **r) for r in rows], out.with_stem(f'{out.stem}_epochs'))
+    if models and run['schedule'] == 'one cycle' and run['part'] == 'comparison':
+        Path(models).mkdir(parents=True, exist_ok=True)
+        learn.save_model(Path(models)/f"lite0_{run['seed']}_{run['epochs']}_{run['lr']:g}.safetensors")
     add_rows([dict(run, **scores)], out)
     print(run, scores, flush=True)
 
@@ -58,29 +61,31 @@ def search(dls, out, about, schedule, epochs):
     if best_lr(out, schedule, epochs) == grid[-1]: run(above)
 
 
-def measure(out, lengths, seeds):
+def measure(out, lengths, seeds, names=tuple(schedules), models=None):
     "Search, then comparison"
     out, dls, about = Path(out), streets_loaders(), dict(data='streets', model=ENCODER, opt='adam')
     for epochs in lengths:
-        for s in schedules: search(dls, out, about, s, epochs)
-    best = {(s, n): best_lr(out, s, n) for s in schedules for n in lengths}
+        for s in names: search(dls, out, about, s, epochs)
+    best = {(s, n): best_lr(out, s, n) for s in names for n in lengths}
     print(best, flush=True)
     for seed in seeds:
         for (s, n), lr in best.items():
-            once(dls, out, **about, part='comparison', schedule=s, epochs=n, lr=lr, seed=seed)
+            once(dls, out, models, **about, part='comparison', schedule=s, epochs=n, lr=lr, seed=seed)
 
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--lengths', type=int, nargs='+', default=[6,20], help='epochs')
+    p.add_argument('--schedules', nargs='+', default=tuple(schedules), choices=list(schedules))
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3,4,5], help='of the comparison')
+    p.add_argument('--models', help="a folder for the one cycles' networks: members of ensembles/streets.py")
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
-    measure(args.out, args.lengths, args.seeds)
+    measure(args.out, args.lengths, args.seeds, args.schedules, args.models)
     df = rows_of(args.out)
     df = df[df.part == 'comparison']
     print(spread(df, ['epochs', 'schedule', 'lr'], 'mean_iou').round(4).to_string())
     for n in args.lengths:
-        for first in ('constant', 'flat, cosine'):
+        for first in [s for s in ('constant', 'flat, cosine') if s in set(df[df.epochs == n].schedule)]:
             d = differences(df[df.epochs == n], 'schedule', first, ['mean_iou', 'pixel_acc', 'valid_loss'])
             print(n, 'epochs', d.round(4).to_string(index=False), sep='\n')
