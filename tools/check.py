@@ -50,8 +50,13 @@ def notebooks():
 
 
 def pytest():
-    run = subprocess.run([sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadfile"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
-    print(run.stdout)
+    "Two files of tests at a time; once more where a test process was lost, which xdist would wait for"
+    command = [sys.executable, "-m", "pytest", "-n", str(workers), "--dist", "loadfile", "--max-worker-restart", "0"]
+    for _ in range(2):
+        run = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        print(run.stdout)
+        if "Not properly terminated" not in run.stdout: break
+        print("a test process was lost: the tests are run again", flush=True)
     count = lambda word: int((re.findall(rf"(\d+) {word}", run.stdout.splitlines()[-1]) or [0])[0])
     failed = count("failed") + count("error")
     return count("passed"), failed or int(run.returncode != 0)
