@@ -81,14 +81,14 @@ def scores(out):
     "A row for each recipe and clip, and one for all three together"
     df, rows = rows_of(out), []
     for about, part in df.groupby(recipe, sort=False):
-        classes = list(part.true.unique())
+        classes = list(part['true'].unique())
         counts = {c: torch.tensor(g.set_index('true').loc[classes, classes].to_numpy())
                   for c, g in part.groupby('clip', sort=False)}
         if len(counts) == len(CLIPS): counts['all'] = sum(counts.values())
         for clip, m in counts.items():
             cm = ConfusionMatrix(classes=classes)
             cm.matrix = m
-            seen = part if clip == 'all' else part[part.clip == clip]
+            seen = part if clip == 'all' else part[part['clip'] == clip]
             frames = int(seen.groupby('clip').frames.first().sum())
             rows.append(dict(zip(recipe, about), clip=clip, frames=frames,
                              mean_iou=cm.mean_iou, pixel_acc=cm.pixel_acc,

@@ -9,8 +9,9 @@ Judged, on the validation images: each alone, every pair, triple and the four of
 every pair of a lite0 and a lite1, and all six; all of these also with mirrored views.
 
 Criterion, fixed beforehand: mean IoU of an ensemble less the mean of its members' (`gain`), and of the best
-of them (`over_best`). Subsets of the same members overlap, so their range is shown and no interval is
-claimed. Two passes through a network is the fair price for comparing a mirrored view with a pair.
+of them (`over_best`), the members with one view. Subsets of the same members overlap, so their range is
+shown and no interval is claimed. Two passes through a network is the fair price for comparing a mirrored
+view with a pair.
 
 NLL is the mean of -log p of the true class over all labelled pixels, ECE that of `segnb.calibrate`, neither
 with a temperature. `core_ms` is CPU time for an image of 96x128 on one thread, the median of three rounds,
