@@ -6,6 +6,7 @@ from common import notebooks_in, root
 
 bin = Path(sys.executable).parent
 results = []
+lost = []                                              # runs of pytest in which a test process died: said at the end
 workers = 2                                            # notebooks, or files of tests, at once; each gets its share of the threads
 env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // workers))}
 
@@ -56,7 +57,8 @@ def pytest():
         run = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
         print(run.stdout)
         if "Not properly terminated" not in run.stdout: break
-        print("a test process was lost: the tests are run again", flush=True)
+        lost.append(run)
+        print("a test process was lost; the tests are run twice at most", flush=True)
     count = lambda word: int((re.findall(rf"(\d+) {word}", run.stdout.splitlines()[-1]) or [0])[0])
     failed = count("failed") + count("error")
     return count("passed"), failed or int(run.returncode != 0)
@@ -72,6 +74,7 @@ if __name__ == "__main__":
     start = time.time()
     for name, run in dict(exports=exports, notebooks=notebooks, pytest=pytest, docs=docs).items(): step(name, run)
     print("\n" + ", ".join(f"{n} {p}/{p + f}" for n, p, f in results) + f", {time.time() - start:.0f} s")
+    if lost: print(f"a test process died in {len(lost)} of the runs of pytest above: look for the cause")
     passed, failed = sum(r[1] for r in results), sum(r[2] for r in results)
     print(f"total: {passed} passed, {failed} failed")
     sys.exit(int(failed > 0))
