@@ -11,7 +11,7 @@ import math
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import store_attr, patch
 from fastai.torch_core import TensorImage, TensorMask
-from .core import VOID, pair_of
+from .core import VOID, on_device, pair_of
 from .draw import as_image
 
 # %% ../nbs/05_augment.ipynb #ff9669ea
@@ -59,9 +59,10 @@ def sample_grid(
 )->torch.Tensor: # (B,h,w,2) for `grid_sample(align_corners=False)`
     "Where in the frame each pixel of the crop comes from"
     (h,w), (H,W) = crop, size
-    scale = torch.tensor([2/W, 2/H])
-    A, c = M*scale[:,None], center*scale - 1                # pixels to -1..1
-    xs, ys = torch.arange(w)+.5-w/2, torch.arange(h)+.5-h/2
+    # pixels to -1..1; with plain numbers, as a tensor made here would have to be copied to a GPU
+    A = torch.stack([M[:,0]*(2/W), M[:,1]*(2/H)], 1)
+    c = torch.stack([center[:,0]*(2/W), center[:,1]*(2/H)], 1) - 1
+    xs, ys = (torch.arange(n, device=M.device)+.5-n/2 for n in (w,h))
     cols = A[:,None,None,:,0]*xs[:,None]                    # (B,1,w,2)
     rows = A[:,None,None,:,1].transpose(1,2)*ys[:,None,None] + c[:,None,None]   # (B,h,1,2)
     return cols + rows
@@ -100,7 +101,8 @@ def relight(
     A, b, # From `light_matrix`
 )->torch.Tensor: # float (B,3,h,w) in 0..1
     "Apply the matrix to every pixel and keep the result within 0..1"
-    return torch.baddbmm(b.to(x.device), A.to(x.device), x.flatten(2)).clamp_(0, 1).view_as(x)
+    A, b = on_device(A, x.device), on_device(b, x.device)
+    return torch.baddbmm(b, A, x.flatten(2)).clamp_(0, 1).view_as(x)
 
 # %% ../nbs/05_augment.ipynb #45c82eb0
 class SegAugment:
@@ -131,8 +133,8 @@ class SegAugment:
 def _log_uniform(lo, hi, n): return torch.exp(torch.empty(n).uniform_(math.log(lo), math.log(hi)))
 
 @patch
-def grid(self:SegAugment, n, size, y=None):
-    """Random places and shapes for `n` crops of frames of `size`;
+def grid(self:SegAugment, n, size, y=None, device='cpu'):
+    """Random places and shapes for `n` crops of frames of `size`, on `device`;
     around a class of `focus` if masks `y` are given"""
     coin = lambda p: torch.rand(n) < p
     zoom, aspect = _log_uniform(*self.zoom, n), _log_uniform(*self.aspect, n)
@@ -140,8 +142,8 @@ def grid(self:SegAugment, n, size, y=None):
     flips = coin(.5*(self.flip or self.dihedral)), *((coin(.5), coin(.5)) if self.dihedral else ())
     M = linear_part(zoom, aspect, angle, *flips)
     center = random_center(M, self.crop, size)
-    if len(self.focus) and y is not None: self._focus(center, M, size, y)
-    return sample_grid(M, center, self.crop, size)
+    if len(self.focus) and y is not None: center = self._focus(center, M, size, y)
+    return sample_grid(on_device(M, device), on_device(center, device), self.crop, size)
 
 @patch
 def lighting(self:SegAugment, n, c=3):
@@ -150,24 +152,32 @@ def lighting(self:SegAugment, n, c=3):
     return light_matrix(u(), torch.exp(u()), torch.exp(2*u()), c)
 
 # %% ../nbs/05_augment.ipynb #50ae57b3
-def _pixel_of(y, classes):
-    """A random pixel (x,y) of one of the classes in a mask (H,W), each class as likely as the other;
-    None without any"""
-    here = [c for c in classes if (y == c).any()]
-    if not here: return None
-    rows, cols = (y == here[torch.randint(len(here), (1,))]).nonzero(as_tuple=True)
-    k = torch.randint(len(rows), (1,))
-    return torch.tensor([cols[k]+.5, rows[k]+.5])
+def _any_of(m, u):
+    "Where in each row of `m`, bool (B,n), one of its true entries is, chosen by `u`, (B,) in 0..1"
+    upto = m.cumsum(1, dtype=torch.int32)
+    rank = torch.minimum((u*upto[:,-1]).int(), upto[:,-1]-1)
+    return torch.searchsorted(upto, rank[:,None], right=True)[:,0]
+
+def _pixel_of(y, classes, u):
+    """A pixel (x,y) of one of the classes in each mask of (B,H,W), each class as likely as the other, chosen
+    by `u`, (B,2) in 0..1; and whether there is one"""
+    is_class = torch.stack([(y == c).flatten(1) for c in classes])          # (classes,B,H*W)
+    here = is_class.any(2).T
+    k = _any_of(here, u[:,0])
+    at = _any_of(is_class[k, torch.arange(len(y), device=y.device)], u[:,1])
+    x, row = at % y.shape[-1], at // y.shape[-1]
+    return torch.stack([x, row], 1)+.5, here.any(1)
 
 @patch
 def _focus(self:SegAugment, center, M, size, y):
-    "Move some centres, in place, so that their windows hold a pixel of a class in `focus`"
-    lo, hi = center_range(M, self.crop, size)
-    for i in (torch.rand(len(M)) < self.focus_share).nonzero()[:,0].tolist():
-        pixel = _pixel_of(y[i], self.focus)
-        if pixel is None: continue
-        away = (torch.rand(2)-.5)*.9*torch.tensor([self.crop[1], self.crop[0]])
-        center[i] = (pixel + M[i] @ away).clamp(lo[i], hi[i])
+    "The centres, a share of them moved so that their windows hold a pixel of a class in `focus`"
+    n, span = len(M), .9*torch.tensor([self.crop[1], self.crop[0]])
+    chosen, u = torch.rand(n) < self.focus_share, torch.rand(n, 2)
+    away = (M @ ((torch.rand(n, 2)-.5)*span)[...,None])[...,0]
+    drawn = center, away, *center_range(M, self.crop, size), chosen, u
+    center, away, lo, hi, chosen, u = (on_device(o, y.device) for o in drawn)
+    pixel, there = _pixel_of(y, self.focus, u)
+    return torch.where((chosen & there)[:,None], torch.clamp(pixel+away, lo, hi), center)
 
 # %% ../nbs/05_augment.ipynb #38d1c44c
 @patch
@@ -182,7 +192,7 @@ def __call__(self:SegAugment,
     return TensorImage(relight(xc, *self.lighting(*xc.shape[:2]))), TensorMask(yc.long())
 
 @patch
-def _crops(self:SegAugment, x, y): return resample(x, y, self.grid(len(x), x.shape[-2:], y).to(x.device))
+def _crops(self:SegAugment, x, y): return resample(x, y, self.grid(len(x), x.shape[-2:], y, x.device))
 
 # %% ../nbs/05_augment.ipynb #f0357d82
 def _fill(t, value):

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
-           'read_channels', 'image_size', 'as_levels', 'as_unit', 'resized_image', 'resized_mask', 'atomic_file',
-           'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'fast_bf16', 'autocast', 'computed', 'last_row',
-           'epoch_line', 'machine', 'is_fitting', 'is_half', 'Watcher', 'peak_memory']
+           'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
+           'atomic_file', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype', 'fast_bf16',
+           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'is_fitting', 'is_half', 'Watcher',
+           'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, sys
@@ -159,6 +160,13 @@ def as_levels(
     low, high = range or (0, 65535)
     return ((a.astype(np.float32)-low)/(high-low)).clip(0, 1)
 
+def on_device(
+    t, device, # A tensor, and where it is wanted
+)->torch.Tensor:
+    "A tensor on a device; a GPU takes it from pinned memory while the CPU goes on"
+    if t.is_cuda or torch.device(device).type != 'cuda': return t.to(device)
+    return t.pin_memory().to(device, non_blocking=True)
+
 def as_unit(
     x, # Tensor of bytes, or of floats in 0..1
 )->torch.Tensor: # float32 in 0..1
@@ -240,19 +248,27 @@ def lacks_memory(e:Exception)->bool:
     return isinstance(e, MemoryError) or any(w in str(e) for w in words)
 
 # %% ../nbs/library/core.ipynb #c6edf61e
-def fast_bf16(
+def half_dtype(
     device=None, # Default: the GPU where there is one
-)->bool:
-    "Whether `device` computes in bfloat16 faster than in float32, by what the hardware says of itself"
+):  # `torch.bfloat16`, `torch.float16`, or None where there is none
+    """The 16-bit type in which `device` computes faster than in float32, by what the hardware says of itself:
+    bfloat16, or float16 on GPUs that have tensor cores for that alone (V100, T4)"""
     device = torch.device(ifnone(device, default_device()))
-    if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != 'cpu': return False
-    has = getattr(torch.cpu, 'get_capabilities', dict)()
-    return bool(has.get('avx512_bf16') or has.get('amx_bf16') or has.get('amx_tile'))
+    if device.type == 'cuda':
+        if torch.cuda.is_bf16_supported(including_emulation=False): return torch.bfloat16
+        return torch.float16 if torch.cuda.get_device_capability(device) >= (7,0) else None
+    has = getattr(torch.cpu, 'get_capabilities', dict)() if device.type == 'cpu' else {}
+    fast = has.get('avx512_bf16') or has.get('amx_bf16') or has.get('amx_tile')
+    return torch.bfloat16 if fast else None
+
+def fast_bf16(device=None)->bool: # See `half_dtype`
+    "Whether `device` computes in bfloat16 faster than in float32"
+    return half_dtype(device) == torch.bfloat16
 
 def autocast(device, half:bool=True):
-    "A context that computes in bfloat16 on `device` if `half`, else unchanged"
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16) if half else nullcontext()
+    "A context that computes in `half_dtype` on `device` if `half`, else unchanged; bfloat16 where it is None"
+    if not half: return nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=half_dtype(device) or torch.bfloat16)
 
 # %% ../nbs/library/core.ipynb #8742b187
 def computed(names, values)->list: # Pairs of name and number

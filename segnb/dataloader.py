@@ -14,7 +14,7 @@ from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
 from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import RandomSplitter, IndexSplitter
-from fastai.torch_core import TensorImage, TensorMask, to_device, default_device
+from fastai.torch_core import TensorImage, TensorMask, default_device
 from .core import as_unit, pair_of
 from .dataset import SegDataset, find_pairs, void_names
 from .draw import plot_batch, plot_results, shown
@@ -73,11 +73,23 @@ def _groups(self:SegDataLoader, idxs):
     if group and not (self.drop_last and len(group) < self.bs): yield group
 
 @patch
+def _bytes(self:SegDataLoader, idxs):
+    "The frames of a batch on the device; what has to be copied to a GPU is copied while it computes"
+    ds, device = self.dataset, self.device
+    if ds.rows_on(device)[0].is_cuda or torch.device(device).type != 'cuda': return ds.batch(idxs, device)
+    beside, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(beside): b = ds.batch(idxs, device)
+    main.wait_stream(beside)
+    for o in b:
+        for t in [o] if isinstance(o, torch.Tensor) else o: t.record_stream(main)
+    return b
+
+@patch
 def create_batches(self:SegDataLoader, samps):
     "Batches for a sequence of indices; fastai's loop calls this"
     for idxs in self._groups(samps):
         self.drawn = idxs                               # which images the batch has, for messages
-        b = to_device(self.dataset.batch(idxs), self.device)
+        b = self._bytes(idxs)
         x,y = self.augment(b) if self.augment else as_floats(b)
         yield (x,y) if self.dataset.has_masks else (x,)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from fastai.losses import CrossEntropyLossFlat
-from .core import VOID, progress
+from .core import VOID, on_device, progress
 
 # %% ../nbs/library/frames.ipynb #945ddae1
 def _row(n, on_disk):
@@ -73,6 +73,7 @@ class Frames:
         self.on_disk = n_x+n_y > memory_gb*2**30
         if self.on_disk: _check_room(n_x+n_y)
         self.x_row, self.y_row = _row(n_x, self.on_disk).view(dtype), _row(n_y, self.on_disk)
+        self.on_gpu = {}                                    # copies of the rows, by device
         self.same_size = len(set(self.sizes)) == 1
         self._decode()
 
@@ -106,7 +107,7 @@ class Frames:
         "The facts without the frames: what `learn.export` keeps"
         out = copy.copy(self)
         out._facts, out.ds, out.sizes, out.ends = self.facts, self.ds.subset([]), [], np.zeros(1, dtype=int)
-        out.x_row, out.y_row = out.x_row[:0].clone(), out.y_row[:0].clone()
+        out.x_row, out.y_row, out.on_gpu = out.x_row[:0].clone(), out.y_row[:0].clone(), {}
         out.counts = None if self.counts is None else self.counts[:0]
         return out
     def __getattr__(self, name):
@@ -127,8 +128,12 @@ class Frames:
 @patch
 def __getitem__(self:Frames, i:int):
     "Views of image and mask `i`, no copy"
+    return self._pair(i, self.x_row, self.y_row)
+
+@patch
+def _pair(self:Frames, i, x, y):
     (h,w), a, b = self.sizes[i], self.ends[i], self.ends[i+1]
-    return self.x_row[self.c*a:self.c*b].view(self.c,h,w), self.y_row[a:b].view(h,w)
+    return x[self.c*a:self.c*b].view(self.c,h,w), y[a:b].view(h,w)
 
 @patch
 def _decode(self:Frames):
@@ -153,11 +158,26 @@ def _decode(self:Frames):
 
 # %% ../nbs/library/frames.ipynb #6ccae73d
 @patch
-def batch(self:Frames, idxs):
-    "Images and masks at `idxs`: two tensors where all have one size, else two lists"
-    if not self.same_size: return tuple(map(list, zip(*(self[i] for i in idxs))))
-    (h,w), idxs = self.sizes[0], torch.as_tensor(idxs)
-    return self.x_row.view(-1,self.c,h,w)[idxs], self.y_row.view(-1,h,w)[idxs]
+def rows_on(self:Frames,
+    device, # Of batches
+)->tuple: # The rows of images and of masks
+    "The rows where batches are best drawn from: on the GPU if they take less than a quarter of what is free"
+    device, rows = torch.device(device), (self.x_row, self.y_row)
+    if device.type != 'cuda': return rows
+    if device not in self.on_gpu:
+        fits = self.nbytes < torch.cuda.mem_get_info(device)[0]/4
+        self.on_gpu[device] = tuple(o.to(device) for o in rows) if fits else rows
+    return self.on_gpu[device]
+
+@patch
+def batch(self:Frames, idxs, device='cpu'):
+    "Images and masks at `idxs`, on `device`: two tensors where all have one size, else two lists"
+    x, y = self.rows_on(device)
+    if not self.same_size:
+        pairs = ([on_device(o, device) for o in self._pair(i, x, y)] for i in idxs)
+        return tuple(map(list, zip(*pairs)))
+    (h,w), idxs = self.sizes[0], on_device(torch.as_tensor(idxs), x.device)
+    return tuple(on_device(o[idxs], device) for o in (x.view(-1,self.c,h,w), y.view(-1,h,w)))
 
 # %% ../nbs/library/frames.ipynb #e0752cdf
 def two_sides_of(idxs, ds):

@@ -18,13 +18,26 @@ from .unet import EncoderUNet, UpConv
 class _Folds:
     "Mixed into a convolution: takes over the batch norm in `norms`, if there is one in evaluation mode"
     norms = ()                              # a tuple, so that the norm is not registered a second time
+    kept = None                             # what was computed, and of which versions of the tensors
+    def train(self, mode=True):
+        self.kept = None
+        return super().train(mode)
+    def __getstate__(self): return {**self.__dict__, 'kept': None}
     def kernel(self):
         "Weight and bias to convolve with"
-        w, b = self.weight, self.bias
-        if not self.norms or self.norms[0].training: return w, b
+        if not self.norms or self.norms[0].training: return self.weight, self.bias
         n = self.norms[0]
+        of = [self.weight, self.bias, n.weight, n.bias, n.running_mean, n.running_var]
+        learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in of)
+        if learns or self.weight.is_inference() or torch.compiler.is_compiling(): return self._fold(n)
+        now = self.weight.device, self.weight.dtype, *(t._version for t in of if t is not None)
+        if self.kept is None or self.kept[0] != now:
+            with torch.inference_mode(False), torch.no_grad(): self.kept = now, self._fold(n)
+        return self.kept[1]
+    def _fold(self, n):
         s = n.weight*torch.rsqrt(n.running_var+n.eps)
         shift = n.bias-n.running_mean*s
+        w, b = self.weight, self.bias
         return w*s[:,None,None,None], shift if b is None else shift+b*s
 
 class _StepsAside:
@@ -105,8 +118,10 @@ class FusedConv(_Folds, nn.Conv2d):
         return F.conv2d(x, w, b, self.stride, padding, self.dilation, self.groups)
 
 # %% ../nbs/library/fuse.ipynb #ca6084db
-# row of the 4x4 kernel, from rows of the 3x3 one
-_rows = torch.tensor([[0,0,1],[0,1,1],[1,1,0],[1,0,0]], dtype=torch.float)
+def _four(w, dim):
+    "Rows (or columns) of the 4x4 kernel, from those of the 3x3 one"
+    a, b, c = w.unbind(dim)
+    return torch.stack([c, b+c, a+b, a], dim)
 
 class FusedUpConv(_Folds, UpConv):
     "An `UpConv` as a transposed convolution of the small map and a convolution of the skip; folds batch norm"
@@ -115,8 +130,7 @@ class FusedUpConv(_Folds, UpConv):
         if (2*x.shape[-2], 2*x.shape[-1]) != tuple(skip.shape[-2:]):
             x = F.interpolate(x, size=skip.shape[-2:], mode='nearest')
             return F.conv2d(torch.cat([x, skip], 1), w, b, padding=1)
-        r = _rows.to(w)
-        kernel = torch.einsum('ai,bj,ocij->coab', r, r, w[:,:c])
+        kernel = _four(_four(w[:,:c], 2), 3).transpose(0, 1)
         return F.conv_transpose2d(x, kernel, b, stride=2, padding=1) + F.conv2d(skip, w[:,c:], padding=1)
 
 # %% ../nbs/library/fuse.ipynb #fd9b4391

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn
 from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
+from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
 from fastai.torch_core import TensorMask, default_device, params
 from .adopt import adopt
-from .core import autocast, fast_bf16, lacks_memory, pack_masks, progress
+from .core import autocast, half_dtype, lacks_memory, pack_masks, progress
 from .dataset import pixel_counts
 from .draw import plot_results, shown
 from .fuse import fuse
@@ -22,7 +23,8 @@ from .loss import SegLoss, class_weights
 from .metrics import ConfusionMatrix, seg_metrics
 from .model_file import SegModel
 from .overlap import OverlapMatrix, SigmoidLoss
-from .training import Bfloat16, FiniteLoss, memory_error, one_process, several_processes
+from .training import (Bfloat16, FiniteLoss, MeanLoss, SmoothLoss, memory_error, one_process,
+                            several_processes)
 from .unet import EncoderUNet
 
 # %% ../nbs/07_learner.ipynb #d4914938
@@ -40,21 +42,32 @@ class SegLearner(Learner):
     temperature = 1.                        # logits are divided by it; the chapter on calibration fits one
     threshold = None                        # for two classes or some that overlap: see `fit_threshold`
     def __init__(self, dls, model, loss_func=None, precision='auto', splitter=seg_splitter, **kwargs):
-        if precision not in ('auto','bf16','fp32'):
-            raise ValueError(f"precision={precision!r}: choose 'auto', 'bf16' or 'fp32'")
-        device = getattr(dls, 'device', None) or default_device()
+        if precision not in ('auto','bf16','fp16','fp32'):
+            raise ValueError(f"precision={precision!r}: choose 'auto', 'bf16', 'fp16' or 'fp32'")
+        device = torch.device(getattr(dls, 'device', None) or default_device())
+        if precision == 'fp16' and device.type != 'cuda':
+            raise ValueError(f"precision='fp16' is for GPUs, and this is on {device}: choose 'auto'")
         one_process(model)
         model = fuse(model).to(device).to(memory_format=torch.channels_last)
-        super().__init__(dls, model, loss_func=loss_func or SegLoss(), splitter=splitter, **kwargs)
+        loss_func = loss_func or SegLoss()
+        if isinstance(loss_func, nn.Module): loss_func.to(device)
+        super().__init__(dls, model, loss_func=loss_func, splitter=splitter, **kwargs)
+        self.recorder.loss, self.recorder.smooth_loss = MeanLoss(), SmoothLoss()
         self.add_cb(FiniteLoss())
-        if precision == 'bf16' or precision == 'auto' and fast_bf16(device): self.add_cb(Bfloat16())
+        auto = {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(half_dtype(device))
+        half = auto if precision == 'auto' else precision
+        if half in ('bf16','fp16'): self.add_cb(Bfloat16() if half == 'bf16' else MixedPrecision())
 
     @property
     def codes(self): return self.dls.codes
     @property
     def half(self):
-        "Whether it computes in bfloat16"
-        return any(isinstance(cb, Bfloat16) for cb in self.cbs)
+        "Whether it computes in 16 bits, bfloat16 or float16"
+        return any(isinstance(cb, (Bfloat16, MixedPrecision)) for cb in self.cbs)
+    def to_fp16(self, **kwargs):
+        "Mixed precision in float16, fastai's way, instead of ours"
+        self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Bfloat16, MixedPrecision))])
+        return Learner.to_fp16(self, **kwargs)
     def freeze(self):
         "Freeze the encoder; decoder and head go on learning"
         self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)
@@ -110,7 +123,7 @@ def seg_learner(
     pretrained:bool=True, # ImageNet weights for the encoder
     # Stages (halvings) of a pretrained encoder that keep their weights: see `EncoderUNet.freeze_stages`
     frozen_stages:int=2,
-    precision:str='auto', # 'bf16', 'fp32', or 'auto': bf16 where the hardware is fast at it
+    precision:str='auto', # 'bf16', 'fp16', 'fp32', or 'auto': 16 bits where the hardware is fast at them
     wd:float=.01, # Weight decay
     **kwargs # To `Learner`: cbs, opt_func, lr, path, …
 )->SegLearner:

@@ -13,9 +13,10 @@ from .core import VOID, center_crop
 # %% ../nbs/03_loss.ipynb #def24c95
 def _nll(logp, y, weight=None):
     "torch's own sum, which is fast, over a total that is never 0"
-    n = torch.bincount(y.flatten(), minlength=VOID+1)[:logp.shape[1]].to(logp)         # pixels of each class
-    w = None if weight is None else weight.to(logp)
-    total = n.sum() if w is None else n@w
+    C = logp.shape[1]
+    w = logp.new_ones(C) if weight is None else weight.to(logp)
+    by_value = F.pad(w, (0, VOID+1-C))                  # by the number in the mask: 0 for void
+    total = by_value.index_select(0, y.flatten()).sum()
     return F.nll_loss(logp, y, w, ignore_index=VOID, reduction='sum')/total.clamp_min(1e-8)
 
 def seg_cross_entropy(
@@ -64,11 +65,11 @@ def dice_loss(
     yk = y.where(y != VOID, torch.zeros_like(y))
     # probability of the true class, 0 on void
     right = p.gather(1, yk[:,None])[:,0]*keep
-    hit = p.new_zeros(C).index_add(0, yk.flatten(), right.flatten())
+    by_class = lambda v: p.new_zeros(C).index_add(0, yk.flatten(), v.flatten())
+    hit, size_y = by_class(right), by_class(keep)
     size_p = torch.bmm(p.flatten(2), keep.flatten(1)[...,None]).sum((0,2))
-    size_y = torch.bincount(yk.flatten(), weights=keep.flatten(), minlength=C)
-    dice, there = (2*hit+eps)/(size_p+size_y+eps), size_y > 0
-    return 1-dice[there].mean() if there.any() else p.sum()*0
+    dice, there = (2*hit+eps)/(size_p+size_y+eps), (size_y > 0).to(p.dtype)
+    return ((1-dice)*there).sum()/there.sum().clamp_min(1)
 
 # %% ../nbs/03_loss.ipynb #48f54009
 class SegLoss(nn.Module):
@@ -85,7 +86,9 @@ class SegLoss(nn.Module):
     ):
         super().__init__()
         store_attr('ce,dice,gamma,adjust,every')
-        self.weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
+        # a buffer: it goes to the GPU with the network
+        weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
+        self.register_buffer('weight', weight, persistent=False)
         self.reduction = 'mean'
         if ce < 0 or dice < 0 or ce+dice == 0:
             raise ValueError(f"ce={ce} and dice={dice}: neither may be negative, nor both 0")

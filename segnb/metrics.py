@@ -26,9 +26,22 @@ class ConfusionMatrix:
 
     def reset(self):
         "Forget everything that was counted"
-        self.matrix = None if self.n is None else torch.zeros(self.n, self.n, dtype=torch.int64)
-        self._last = None
+        self._counts, self._last = None, None       # `n*n` bins, then void, then classes that are none
         return self
+
+    @property
+    def matrix(self):
+        "int64 (n,n), on the CPU; None before the number of classes is known"
+        if self.n is None: return None
+        if self._counts is None: return torch.zeros(self._shape, dtype=torch.int64)
+        counts = self._counts.cpu()
+        if counts[-1]: raise ValueError(f"{counts[-1]} pixels have a class outside 0 to {self.n-1}, in a "
+                                        f"matrix of {self.n} classes (void is {VOID})")
+        return counts[:-2].view(self._shape)
+    @matrix.setter
+    def matrix(self, m): self._counts = torch.cat([m.flatten(), m.new_zeros(2)])
+    @property
+    def _shape(self): return self.n, self.n
 
     # a weak reference cannot be pickled, and `learn.export` pickles metrics
     def __getstate__(self): return {**self.__dict__, '_last': None}
@@ -51,13 +64,17 @@ def add(self:ConfusionMatrix,
     if pred.shape != target.shape: target = center_crop(target, pred.shape[-2:])
     if self.n is None: raise ValueError("ConfusionMatrix: say how many classes there are (`n`), class "
                                         "indices alone do not tell")
-    keep = target != VOID
-    t, p = target[keep].long(), pred[keep].long()
-    low, high = (min(t.min(), p.min()), max(t.max(), p.max())) if len(t) else (0, 0)
-    if low < 0 or high >= self.n:
-        raise ValueError(f"classes {low} to {high} in a matrix of {self.n} classes (void is {VOID})")
-    counts = torch.bincount(t*self.n+p, minlength=self.n**2).view(self.n, self.n).cpu()
-    self.matrix = counts if self.matrix is None else self.matrix + counts
+    t, p, n = target.long(), pred.long(), self.n
+    none = (torch.minimum(t, p) < 0) | (torch.maximum(t, p) >= n)
+    bins = torch.where(t == VOID, n*n, torch.where(none, n*n+1, t*n+p))
+    return self._add(bins.flatten())
+
+@patch
+def _add(self:ConfusionMatrix, bins):
+    "Count what is in each bin"
+    if self._counts is None: self.matrix = bins.new_zeros(self._shape)
+    self._counts = self._counts.to(bins.device).scatter_add(0, bins, torch.ones_like(bins))
+    if bins.device.type == 'cpu': self.matrix       # raises; on a GPU that would wait
     return self
 
 # %% ../nbs/04_metrics.ipynb #7fd51df1
@@ -69,7 +86,7 @@ def plot(self:ConfusionMatrix,
     "The matrix as an image, true classes down, predicted across"
     import matplotlib.pyplot as plt
     if norm not in ('true','pred',None): raise ValueError(f"norm={norm!r}: choose 'true', 'pred' or None")
-    if self.matrix is None: raise ValueError("ConfusionMatrix: nothing was counted yet")
+    if self._counts is None: raise ValueError("ConfusionMatrix: nothing was counted yet")
     m = self.matrix.double()
     if norm: m = m/m.sum(1 if norm == 'true' else 0, keepdim=True).clamp_min(1)
     names, size = self.classes or range(self.n), max(3.5, .5*self.n+1)
@@ -195,7 +212,7 @@ class SegScore(Metric):
     @property
     def value(self):
         kind, _, cls = self.score.partition(':')
-        if self.cm.matrix is None: return None
+        if self.cm.n is None: return None
         if not cls: return getattr(self.cm, kind)
         return getattr(self.cm, _class_scores[kind])[self.cm.classes.index(cls)].item()
     @property

@@ -15,12 +15,13 @@ import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from PIL import Image
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import load_file
-from fastcore.basics import patch, ifnone
+from fastcore.basics import patch, ifnone, chunked
 from fastcore.foundation import L
 from fastai.torch_core import default_device
 import segnb
-from .core import (as_levels, as_unit, autocast, fast_bf16, few, lacks_memory, pack_masks, pair_of,
-                        progress, read_channels, read_image, resized_image, save_tensors, unpack_masks)
+from .core import (as_levels, as_unit, autocast, fast_bf16, few, half_dtype, lacks_memory, on_device,
+                        pack_masks, pair_of, progress, read_channels, read_image, resized_image,
+                        save_tensors, unpack_masks)
 from .masks import Codes
 from .pairs import image_paths
 from .draw import as_image, class_colors, overlay, overlay_packed
@@ -43,7 +44,7 @@ class SegModel:
         codes, # `Codes`
         size=None, # `(height,width)` of the frames it was trained on; None: images keep their own size
         device=None, # Default: where the model is
-        half=None, # Compute in bfloat16; default: where the device is fast at it
+        half=None, # Compute in 16 bits; default: where the device is fast at it
         info=None, # Anything worth keeping about the model, saved with it
         temperature:float=1., # Logits are divided by it: see the chapter on calibration
         scale=None, # `(height,width)`: how large the frames were against their files; None: not known
@@ -60,7 +61,7 @@ class SegModel:
         n = len(codes) if overlap else 1
         self.codes, self.size, self.info = codes, pair_of(size), info or {}
         self.model = model.eval() if device is None else model.to(device).eval()
-        self.half = fast_bf16(self.device) if half is None else half
+        self.half = half_dtype(self.device) is not None if half is None else half
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
         self.temperature, self.range = float(temperature), range and tuple(range)
         self.resize, self.channels, self.overlap = resize, channels, bool(overlap)
@@ -85,7 +86,7 @@ class SegModel:
         x, # float (B,3,H,W) in 0..1
     )->torch.Tensor: # float (B,classes,H,W), summing to 1 over classes unless they overlap
         "Probabilities of the classes at each pixel"
-        x = x.to(self.device).as_subclass(torch.Tensor)
+        x = on_device(x, self.device).as_subclass(torch.Tensor)
         with torch.inference_mode():
             with autocast(x.device, self.half): y = self.model(x)
             if getattr(self.model, 'gives_probs', False): return y.float()
@@ -151,27 +152,35 @@ def tiled(
     weight:str='gaussian', # 'gaussian', or 'flat' where all pixels of a tile count alike
     margin:int=0, # Pixels at inner edges of tiles that do not count at all
     device=None, # Where tiles are brought; default: they stay where `x` is
+    bs:int=None, # Tiles at a time; default: 8 on a GPU, else 1
 ):  # Probabilities (B,classes,h,W), strip by strip
     "Predict overlapping tiles and blend them: finished rows of the image, from the top, in bounded memory"
-    H,W = x.shape[-2:]
+    (H, W), device = x.shape[-2:], torch.device(ifnone(device, x.device))
     def axis(n, t):
         starts, t = tile_starts(n, t, overlap), min(n, t)
-        return [(s, tile_weight(t, weight, (margin*(s > 0), margin*(s+t < n)))) for s in starts]
+        weights = (tile_weight(t, weight, (margin*(s > 0), margin*(s+t < n))) for s in starts)
+        return [(s, on_device(w, device)) for s,w in zip(starts, weights)]
     rows, cols = axis(H, tile[0]), axis(W, tile[1])
-    total, norm, top = None, torch.zeros(0, W), 0
+    bs = ifnone(bs, 8 if device.type == 'cuda' else 1)
+    total, norm, top = None, torch.zeros(0, W, device=device), 0
     for k,(r,wr) in enumerate(rows):
-        for c,wc in cols:
-            p = predict(x[..., r:r+len(wr), c:c+len(wc)].to(ifnone(device, x.device)))
+        cut = (on_device(x[..., r:r+len(wr), c:c+len(wc)], device) for c,wc in cols)
+        for (c,wc),p in zip(cols, _in_batches(predict, cut, bs)):
             if total is None: total = p.new_zeros(*p.shape[:2], 0, W)
             more = r+len(wr)-top-total.shape[-2]
             if more > 0: total, norm = F.pad(total, (0,0,0,more)), F.pad(norm, (0,0,0,more))
             w = wr[:,None]*wc
             at = (slice(r-top, r-top+len(wr)), slice(c, c+len(wc)))
             total[(..., *at)] += p*w.to(p)
-            norm[at] += w
+            norm[at] += w.to(norm)
         done = (rows[k+1][0] if k+1 < len(rows) else H) - top
         yield total[..., :done, :]/norm[:done].to(total)
         total, norm, top = total[..., done:, :].clone(), norm[done:].clone(), top+done
+
+def _in_batches(predict, xs, bs):
+    "`predict` of tensors of one shape, `bs` at a time, given back one by one"
+    for group in chunked(xs, bs):
+        yield from predict(torch.cat(group) if len(group) > 1 else group[0]).chunk(len(group))
 
 # %% ../nbs/library/model_file.ipynb #7033a004
 @torch.inference_mode()
@@ -192,8 +201,8 @@ def enlarged(
             more = at[row:row+rows]
             if bottom < size[0]: more = more[more < bottom-1]           # the rows below are not there yet
             if not len(more): break
-            low = more.floor().long()
-            f = (more-low).to(held)[:,None]
+            low = on_device(more.floor().long(), held.device)
+            f = (on_device(more, held.device)-low).to(held)[:,None]
             a, b = (held[..., (k-top).clamp_max(held.shape[-2]-1), :] for k in (low, low+1))
             yield at_size(a*(1-f)+b*f, (len(more), new_size[1]))
             row += len(more)
@@ -217,7 +226,7 @@ def decide(self:SegModel,
 )->torch.Tensor: # uint8 (B,H,W)
     "The class maps that probabilities come to: the likeliest class; by `threshold`; or packed"
     if not self.overlap and self.threshold is None: return p.argmax(1).byte()
-    t = torch.tensor(self.threshold or .5, device=p.device)
+    t = on_device(torch.tensor(self.threshold or .5), p.device)
     return pack_masks(p >= t.view(-1,1,1)) if self.overlap else (p[:,1] >= t).byte()
 
 @patch

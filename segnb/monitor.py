@@ -136,6 +136,7 @@ class Monitor(Watcher):
     def _draw(self, says=None):
         start = time.perf_counter()
         if says is None and start-self.drawn < max(self.every, 20*self.cost): return
+        self.history.losses = [float(o) for o in self.history.losses]
         self.says = says or describe_training(self.history, start-self.started)
         self.text.value = spoken(self.says)
         self.image.show(draw_training(self.history), self.says)
@@ -145,7 +146,7 @@ class Monitor(Watcher):
     def after_batch(self):
         h = self.history
         if self.training:
-            h.losses.append(float(self.recorder.losses[-1]))
+            h.losses.append(self.recorder.losses[-1])           # still on the device
             h.lrs.append(float(self.opt.hypers[-1]['lr']))
         if self.draws: self._draw()
         if self.stopping: raise CancelFitException              # also between batches of a validation

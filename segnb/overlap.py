@@ -96,10 +96,8 @@ class SigmoidLoss(nn.Module):
 # %% ../nbs/library/overlap.ipynb #5250ded7
 class OverlapMatrix(ConfusionMatrix):
     "Pixel counts (classes,2,2) of each class: there or not (row), predicted or not (column), void left out"
-    def reset(self):
-        super().reset()
-        self.matrix = None if self.n is None else torch.zeros(self.n, 2, 2, dtype=torch.int64)
-        return self
+    @property
+    def _shape(self): return self.n, 2, 2
 
     def add(self,
         pred, target, # Logits (B,C,H,W), or packed masks (B,H,W); packed masks (B,H,W), void 255
@@ -107,12 +105,9 @@ class OverlapMatrix(ConfusionMatrix):
         "Count the pixels of a batch"
         pred, target = (torch.as_tensor(o).as_subclass(torch.Tensor) for o in (pred, target))
         pred = pred > 0 if pred.ndim == target.ndim+1 else unpack_masks(pred, self.n)
-        t, keep = unpack_masks(target, self.n), (target != VOID).unsqueeze(-3)
-        kind = (2*t+pred).where(keep, torch.full_like(pred, 4, dtype=torch.int64))
-        over = [d for d in range(kind.ndim) if d != kind.ndim-3]
-        counts = torch.stack([(kind == k).sum(over) for k in range(4)], -1)
-        self.matrix = self.matrix + counts.view(-1, 2, 2).cpu()
-        return self
+        t, void = unpack_masks(target, self.n), (target == VOID).unsqueeze(-3)
+        of_class = 4*torch.arange(self.n, device=t.device)[:,None,None]
+        return self._add(torch.where(void, 4*self.n, of_class + 2*t + pred).flatten())
 
     @property
     def _parts(self):
