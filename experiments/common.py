@@ -21,12 +21,18 @@ def compare(speeds, rounds=3):
     return df.assign(ratio=df['median'].iloc[0]/df['median'])
 
 
+def finish():
+    "Wait until a GPU has done what it was told"
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+
+
 def in_turn(fs, rounds, per=1):
     "Median milliseconds of each function in a dictionary, run in turn, divided by `per`"
     def timed(f):
         def ms():
             start = time.perf_counter()
             f()
+            finish()
             return (time.perf_counter()-start)/per*1e3
         return ms
     return compare({name: timed(f) for name, f in fs.items()}, rounds)['median'].to_dict()
@@ -45,10 +51,10 @@ def memory_of(before, work, folder):
     return float(run.stdout.split()[-1])
 
 
-def random_batch(size, bs, classes=11):
+def random_batch(size, bs, classes=11, device='cpu'):
     "Images and masks of noise"
     torch.manual_seed(0)
-    return torch.rand(bs, 3, *size), torch.randint(0, classes, (bs, *size))
+    return torch.rand(bs, 3, *size).to(device), torch.randint(0, classes, (bs, *size)).to(device)
 
 
 class Step:

@@ -37,6 +37,7 @@ class Reliability:
         # Apple's GPU has no doubles
         conf, pred, y = conf[keep].cpu().double(), pred[keep].cpu(), y[keep].cpu()
         at = pred*self.bins + (conf*self.bins).long().clamp_(0, self.bins-1)
+        # to the cell of class and bin: add 1, the confidence, and whether the class is right
         sums = (self.count, torch.ones_like(conf)), (self.confidence, conf), (self.right,
             (pred == y).double())
         for total,v in sums: total.view(-1).index_add_(0, at, v)
@@ -164,7 +165,7 @@ class Tempered(torch.nn.Module):
 def entropy(
     p, # Probabilities (…,classes,H,W), classes third from the end
 )->torch.Tensor: # Bits (…,H,W)
-    "How much a distribution leaves open: 0 when sure, log2(classes) when all are alike"
+    "How much a distribution leaves open: 0 when one class has everything, log2(classes) when all are alike"
     return -(p*p.clamp_min(1e-12).log2()).sum(-3)
 
 def disagreement(

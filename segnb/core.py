@@ -6,11 +6,11 @@
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
            'atomic_file', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype', 'fast_bf16',
-           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'is_fitting', 'is_half', 'Watcher',
+           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'is_fitting', 'is_half', 'Watcher',
            'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
-import ctypes, gc, math, os, platform, re, sys
+import ctypes, gc, math, os, platform, re, sys, sysconfig
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from importlib.metadata import version
@@ -302,6 +302,13 @@ def machine()->dict: # Texts
     versions = {p: version(p) for p in ('torch','fastai','timm','segnb')}
     return dict(date=str(date.today()), cpu=cpu, threads=str(torch.get_num_threads()), **gpu,
                 python=platform.python_version(), **versions)
+
+def evidence(
+    name, # Such as 'losses/losses.csv'
+)->Path:
+    "A table of an experiment: in the repository, or where pip has put it"
+    fn = Path(__file__).resolve().parents[1]/'experiments'/name
+    return fn if fn.exists() else Path(sysconfig.get_path('data'))/'share/segnb/experiments'/name
 
 # %% ../nbs/library/core.ipynb #3b7afc39
 def is_fitting(

@@ -47,18 +47,24 @@ class SegDataLoader(TfmdDL):
             raise ValueError("num_workers: frames are decoded once, in threads, before the first epoch, so "
                              "there is nothing for workers to do. Leave it out.")
         self.weights, self.augment = weights, augment
+        # what fastai asks of a loader: how many of a batch are inputs, and their types
         self._n_inp, self._types = 1, {tuple: [TensorImage, TensorMask]}
         super().__init__(dataset, bs=bs, shuffle=shuffle, device=ifnone(device, default_device()),
                          drop_last=drop_last, num_workers=0, **kwargs)
 
-    def new(self, dataset=None, cls=None, **kwargs):
-        same = dataset is None or dataset is self.dataset
-        own = {'augment': self.augment, 'weights': self.weights if same else None}
-        return super().new(dataset, cls, **{**own, **kwargs})
+# %% ../nbs/06_dataloader.ipynb #d77c403c
+@patch
+def new(self:SegDataLoader, dataset=None, cls=None, **kwargs):
+    "The same loader, but for what is given"
+    same = dataset is None or dataset is self.dataset
+    own = {'augment': self.augment, 'weights': self.weights if same else None}
+    return TfmdDL.new(self, dataset, cls, **{**own, **kwargs})
 
-    def shuffle_fn(self, idxs):
-        return super().shuffle_fn(idxs) if self.weights is None else self.rng.choices(idxs, self.weights,
-            k=len(idxs))
+@patch
+def shuffle_fn(self:SegDataLoader, idxs):
+    "The order of an epoch, given the indices"
+    if self.weights is None: return TfmdDL.shuffle_fn(self, idxs)
+    return self.rng.choices(idxs, self.weights, k=len(idxs))
 
 # %% ../nbs/06_dataloader.ipynb #b5fd5af1
 @patch
@@ -84,6 +90,7 @@ def _bytes(self:SegDataLoader, idxs):
         for t in [o] if isinstance(o, torch.Tensor) else o: t.record_stream(main)
     return b
 
+# %% ../nbs/06_dataloader.ipynb #4687e6d5
 @patch
 def create_batches(self:SegDataLoader, samps):
     "Batches for a sequence of indices; fastai's loop calls this"
@@ -139,44 +146,6 @@ def default_crop(size)->tuple:
 class SegDataLoaders(DataLoaders):
     """A training and a validation `SegDataLoader`, made by `from_path`, `from_label_func`, `from_df` or
     `from_dataset`"""
-    @classmethod
-    def from_dataset(cls,
-        ds, # `SegDataset` with all pairs
-        split=None, # Function from the list of images to two lists of indices; default: a random fifth
-        crop=None, # `(height,width)` of training crops, or one number for both; default `default_crop`
-        bs:int=8, # Images a batch
-        val_bs:int=None, # Images a validation batch; default `bs`
-        augment=None, # Instead of a `SegAugment` made from `crop` and `aug`
-        path='.', # Where the `Learner` keeps its files
-        device=None, # Default: the GPU where there is one
-        memory_gb:float=4., # See `Frames`; for each of the two sets
-        balance:bool=False, # Draw training images by `image_weights`
-        # To `SegAugment`: zoom, aspect, max_rotate, flip, dihedral, max_lighting, focus (or names),
-        # focus_share
-        **aug
-    ):
-        "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
-        strange = set(aug) - set(inspect.signature(SegAugment).parameters)
-        if strange:
-            raise TypeError(f"unknown arguments {', '.join(sorted(strange))}. Instead of fastai's item_tfms "
-                            "and batch_tfms pass size=, crop=, zoom=, max_rotate=, max_lighting=, dihedral= "
-                            "or an augment=")
-        if min(bs, ifnone(val_bs, bs)) < 1:
-            raise ValueError(f"bs={bs}, val_bs={val_bs}: a batch holds at least one image")
-        if 'focus' in aug and ds.overlap:
-            raise ValueError("focus= is for class maps; with masks that overlap use balance=True")
-        if 'focus' in aug: aug['focus'] = class_indices(aug['focus'], ds.classes)
-        idxs = two_sides_of((split or RandomSplitter(.2, seed=42))(ds.images), ds)
-        train, valid = (Frames(ds.subset(o), memory_gb) for o in idxs)
-        warn_of_missing(train)
-        if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)
-        bs, weights = min(bs, len(train)), image_weights(train.counts) if balance else None
-        dls = cls(SegDataLoader(train, bs, True, augment, device, drop_last=True, weights=weights),
-                  SegDataLoader(valid, val_bs or bs, device=device), path=path,
-                  device=device or default_device())
-        dls.codes, dls.vocab = ds.codes, L(ds.classes)
-        return dls
-
     def new_empty(self):
         out = super().new_empty()
         out.codes, out.vocab = self.codes, self.vocab
@@ -194,6 +163,51 @@ class SegDataLoaders(DataLoaders):
             print(f"{side}: {len(dl.dataset)} images of {sizes}, {len(dl)} batches of {dl.bs}, "
                   f"{dl.augment or 'whole frames'}, on {dl.device}")
         print(f"{self.c} classes: {', '.join(self.classes)}; void {self.codes.void_values}")
+
+# %% ../nbs/06_dataloader.ipynb #7e37801b
+def _checked(aug, ds, bs, val_bs):
+    "What `from_dataset` is given, with classes of `focus` as indices. Raises for what cannot be meant."
+    strange = set(aug) - set(inspect.signature(SegAugment).parameters)
+    if strange:
+        raise TypeError(f"unknown arguments {', '.join(sorted(strange))}. Instead of fastai's item_tfms "
+                        "and batch_tfms pass size=, crop=, zoom=, max_rotate=, max_lighting=, dihedral= "
+                        "or an augment=")
+    if min(bs, ifnone(val_bs, bs)) < 1:
+        raise ValueError(f"bs={bs}, val_bs={val_bs}: a batch holds at least one image")
+    if 'focus' not in aug: return aug
+    if ds.overlap: raise ValueError("focus= is for class maps; with masks that overlap use balance=True")
+    return {**aug, 'focus': class_indices(aug['focus'], ds.classes)}
+
+def _loaders(cls, train, valid, path, device):
+    "Two loaders as one, with the classes"
+    dls = cls(train, valid, path=path, device=device)
+    dls.codes, dls.vocab = train.dataset.ds.codes, L(train.dataset.ds.classes)
+    return dls
+
+# %% ../nbs/06_dataloader.ipynb #2028630d
+@patch(cls_method=True)
+def from_dataset(cls:SegDataLoaders,
+    ds, # `SegDataset` with all pairs
+    split=None, # Function from the list of images to two lists of indices; default: a random fifth
+    crop=None, # `(height,width)` of training crops, or one number for both; default `default_crop`
+    bs:int=8, # Images a batch
+    val_bs:int=None, # Images a validation batch; default `bs`
+    augment=None, # Instead of a `SegAugment` made from `crop` and `aug`
+    path='.', # Where the `Learner` keeps its files
+    device=None, # Default: the GPU where there is one
+    memory_gb:float=4., # See `Frames`; for each of the two sets
+    balance:bool=False, # Draw training images by `image_weights`
+    **aug # To `SegAugment`: zoom, aspect, max_rotate, flip, dihedral, max_lighting, focus (or names), …
+):
+    "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
+    aug, device = _checked(aug, ds, bs, val_bs), device or default_device()
+    idxs = two_sides_of((split or RandomSplitter(.2, seed=42))(ds.images), ds)
+    train, valid = (Frames(ds.subset(o), memory_gb) for o in idxs)
+    warn_of_missing(train)
+    if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)
+    bs, weights = min(bs, len(train)), image_weights(train.counts) if balance else None
+    train = SegDataLoader(train, bs, True, augment, device, drop_last=True, weights=weights)
+    return _loaders(cls, train, SegDataLoader(valid, val_bs or bs, device=device), path, device)
 
 # %% ../nbs/06_dataloader.ipynb #140ee32a
 @patch(cls_method=True)
@@ -275,10 +289,9 @@ def resized(self:SegDataLoaders,
         aug = copy.copy(aug)
         aug.crop = pair_of(ifnone(crop, tuple(same_share)))
     new_bs = min(bs or self.train.bs, len(train))
-    dls = SegDataLoaders(self.train.new(train, augment=aug, weights=self.train.weights, bs=new_bs),
-                         self.valid.new(valid, bs=bs or self.valid.bs), path=self.path, device=self.device)
-    dls.codes, dls.vocab = self.codes, self.vocab
-    return dls
+    training = self.train.new(train, augment=aug, weights=self.train.weights, bs=new_bs)
+    validation = self.valid.new(valid, bs=bs or self.valid.bs)
+    return _loaders(SegDataLoaders, training, validation, self.path, self.device)
 
 # %% ../nbs/06_dataloader.ipynb #1762dbdd
 @patch

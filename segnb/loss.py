@@ -93,10 +93,6 @@ class SegLoss(nn.Module):
         if ce < 0 or dice < 0 or ce+dice == 0:
             raise ValueError(f"ce={ce} and dice={dice}: neither may be negative, nor both 0")
 
-    @property
-    def shift(self):
-        "What is added to the logits: the logarithm of the weights, 0 for classes without one"
-        return self.weight.where(self.weight > 0, torch.ones_like(self.weight)).log()
     def activation(self, x): return x.softmax(1)
     def decodes(self, x): return x.argmax(1)
     def extra_repr(self):
@@ -104,6 +100,11 @@ class SegLoss(nn.Module):
         return f"ce={self.ce}, dice={self.dice}, gamma={self.gamma}, weight={weight}"
 
 # %% ../nbs/03_loss.ipynb #c168b974
+@patch(as_prop=True)
+def shift(self:SegLoss):
+    "What is added to the logits: the logarithm of the weights, 0 for classes without one"
+    return self.weight.where(self.weight > 0, torch.ones_like(self.weight)).log()
+
 @patch
 def forward(self:SegLoss, logits, y):
     "Logits (B,C,h,w) and masks (B,H,W), void 255, to one number, or (B,) when `reduction` is 'none'"

@@ -168,6 +168,17 @@ def at(self:LRCurve,
     return dict(lr=float(self.lrs[k]), loss=float(self.smooth[k]), slope=float(slope))
 
 # %% ../nbs/08_lr_finder.ipynb #cc3b3618
+def _axes_of_curve(ax, smooth):
+    "Scales, names and legend of a curve"
+    from matplotlib.ticker import NullLocator
+    n = len(smooth)
+    if n: ax.set_ylim(min(0, smooth.min()), max(smooth[:max(n//4, 1)].max()*1.3, smooth.min()*1.1))
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss')
+    ax.xaxis.set_minor_locator(NullLocator())                   # minor ticks take most of the drawing time
+    ax.xaxis.set_major_formatter('{x:.0e}')
+    ax.legend(fontsize=8, loc='lower left')
+
+# %% ../nbs/08_lr_finder.ipynb #ff3f7e3c
 @patch
 def draw(self:LRCurve,
     ax, # matplotlib axes
@@ -176,7 +187,6 @@ def draw(self:LRCurve,
     beta:float=.9, # Smoothing of the line: less than for the rules, which delays it by half of the test
 ):
     "Draw losses, smoothed losses, suggestions and one learning rate"
-    from matplotlib.ticker import NullLocator
     n = self.n
     x, smooth = self.lrs[:n], smoothed(self.losses[:n], beta)
     ax.plot(x, self.losses[:n], color='0.8', label='loss of each batch')
@@ -189,12 +199,7 @@ def draw(self:LRCurve,
     if mark is not None: ax.axvline(mark, color='tab:red', lw=1.2, label=f'picked {mark:.1e}')
     for end in self.used[0][[0,-1]] if len(self.used[0]) else []:
         ax.axvline(end, color='0.85', lw=1, zorder=0)
-    if n:
-        ax.set_ylim(min(0, smooth.min()), max(smooth[:max(n//4, 1)].max()*1.3, smooth.min()*1.1))
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss')
-    ax.xaxis.set_minor_locator(NullLocator())                   # minor ticks take most of the drawing time
-    ax.xaxis.set_major_formatter('{x:.0e}')
-    ax.legend(fontsize=8, loc='lower left')
+    _axes_of_curve(ax, smooth)
 
 # %% ../nbs/08_lr_finder.ipynb #362f0a39
 @patch

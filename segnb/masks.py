@@ -159,8 +159,8 @@ def encode(self:Codes,
     bad = (out == _BAD) | ~inside
     if not bad.any(): return out
     raise ValueError(f"{fn}: values [{few(np.unique(a[bad]), 6)}] ({bad.sum()} pixels) are not among the "
-                     f"codes {sorted(self.values)[:3]}…{max(self.values)}. Add them to the codes, pass them "
-                     "as `void`, or fix the mask.")
+                     f"codes [{few(sorted(self.values), 12)}]. Add them to the codes, pass them as `void`, "
+                     "or fix the mask.")
 
 @patch
 def decode(self:Codes,

@@ -84,6 +84,21 @@ def _warn_of_few_steps(n_epoch, n_batches):
                   "epochs, or make the batches smaller.")
 
 # %% ../nbs/09_one_cycle.ipynb #b7f9d395
+def _peaks(learn, lr):
+    "The peak learning rate of each parameter group. Raises `ValueError` where one is not above 0."
+    if learn.opt is None: learn.create_opt()
+    learn.opt.set_hyper('lr', lr)
+    peak = np.array([h['lr'] for h in learn.opt.hypers])
+    if not (peak > 0).all(): raise ValueError(f"a learning rate of {peak.min():g}: it must be above 0")
+    return peak
+
+def _checkpoint(resume, shape, peak):
+    "The callback, which knows the schedule: a run that goes on must have the same"
+    checkpoint = resume if isinstance(resume, Checkpoint) else Checkpoint(resume)
+    checkpoint.more |= dict(shape, lr=peak.tolist(), moms=list(shape['moms']))
+    return checkpoint
+
+# %% ../nbs/09_one_cycle.ipynb #9f8bf776
 def fit_one_cycle(
     learn, # Any fastai `Learner`; a `SegLearner` has this as a method
     n_epoch:int, # Epochs
@@ -101,19 +116,13 @@ def fit_one_cycle(
 ):
     "Train for `n_epoch` epochs with one cycle of learning rate and momentum (arXiv 1708.07120)"
     if n_epoch < 1: raise ValueError(f"{n_epoch} epochs: train for at least one")
-    if learn.opt is None: learn.create_opt()
-    learn.opt.set_hyper('lr', ifnone(lr_max, learn.lr))
-    peak, n_batches = np.array([h['lr'] for h in learn.opt.hypers]), len(learn.dls.train)
-    if not (peak > 0).all(): raise ValueError(f"a learning rate of {peak.min():g}: it must be above 0")
+    peak, n_batches = _peaks(learn, ifnone(lr_max, learn.lr)), len(learn.dls.train)
     _warn_of_few_steps(n_epoch, n_batches)
     shape = dict(div=div, div_final=div_final, pct_start=pct_start, moms=ifnone(moms, learn.moms),
                  anneal=anneal)
     groups = ['encoder','decoder','head'] if len(peak) == 3 else None
     learn.one_cycle = dict(n_iter=n_epoch*n_batches, lr_max=peak, groups=groups, **shape)
-    if resume is not None:
-        checkpoint = resume if isinstance(resume, Checkpoint) else Checkpoint(resume)
-        checkpoint.more |= dict(shape, lr=peak.tolist(), moms=list(shape['moms']))
-        cbs = L(cbs)+checkpoint
+    if resume is not None: cbs = L(cbs)+_checkpoint(resume, shape, peak)
     cbs = ParamScheduler(cycles(peak, **shape))+L(cbs)
     learn.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
 

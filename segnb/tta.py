@@ -91,6 +91,8 @@ class Wrapper(nn.Module):
         return self.seg_model().predict_folder(src, dst, overlays, overwrite, **kwargs)
 
 # %% ../nbs/10_tta.ipynb #e0ab485c
+_views = views                                      # under another name, as `TTA` has an argument `views`
+
 class TTA(Wrapper):
     "Test-time augmentation: the mean of a model's probabilities over views of the image"
     def __init__(self,
@@ -104,30 +106,30 @@ class TTA(Wrapper):
             raise ValueError(f"views={views!r}: choose {', '.join(_views)} or a list of Orientation")
         if mean not in ('prob','logit'): raise ValueError(f"mean={mean!r}: choose 'prob' or 'logit'")
         if not scales or min(scales) <= 0: raise ValueError(f"scales={scales}: at least one, all above 0")
-        self.views, self.scales, self.mean = _views.get(views) if isinstance(views,
-            str) else list(views), tuple(scales), mean
-
-    @torch.inference_mode()
-    def forward(self, x):
-        total = None
-        for s in self.scales:
-            xs = _resized(x, s)
-            for v in self.views:
-                p = at_size(v.back(self.members[0](v(xs))), x.shape[-2:])
-                if self.mean == 'logit': p = p.clamp_min(1e-7).log()
-                total = p.contiguous() if total is None else total.add_(p)
-        total.div_(len(self.scales)*len(self.views))
-        return total if self.mean == 'prob' else total.softmax(1)
+        self.views = _views[views] if isinstance(views, str) else list(views)
+        self.scales, self.mean = tuple(scales), mean
 
 # %% ../nbs/10_tta.ipynb #e6a8b5da
-_views = views                                      # under another name, as `TTA` has an argument `views`
-
 def _resized(x, s):
     "A batch by a factor, averaged when it shrinks"
     if s == 1: return x
     size = [max(1, round(n*s)) for n in x.shape[-2:]]
     if x.dtype == torch.uint8: x = x.float()/255
     return F.interpolate(x.as_subclass(torch.Tensor), size=size, mode='bilinear', antialias=s < 1)
+
+@patch
+@torch.inference_mode()
+def forward(self:TTA, x):
+    "(B,3,H,W) to probabilities (B,classes,H,W)"
+    total = None
+    for s in self.scales:
+        xs = _resized(x, s)
+        for v in self.views:
+            p = at_size(v.back(self.members[0](v(xs))), x.shape[-2:])
+            if self.mean == 'logit': p = p.clamp_min(1e-7).log()
+            total = p.contiguous() if total is None else total.add_(p)
+    total.div_(len(self.scales)*len(self.views))
+    return total if self.mean == 'prob' else total.softmax(1)
 
 # %% ../nbs/10_tta.ipynb #aff4a487
 class Ensemble(Wrapper):

@@ -2,8 +2,9 @@
 
     python experiments/speed/step.py --out experiments/speed/step.csv
 
-Each network is measured with its defaults (float32) and with the best settings for this machine (bfloat16
-where the CPU is fast at it, channels last). A last line says how long a step waits for its data."""
+Each network is measured with its defaults (float32) and with the best settings for this machine (16 bits
+where it is fast at them, channels last), on a GPU where there is one. A last line says how long a step waits
+for its data, and how many images a second the loader gives by itself."""
 import argparse, math, statistics, sys, time
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 here = Path(__file__).resolve()
 sys.path.insert(0, str(here.parents[1]))
-from common import Step, in_turn, memory_of, random_batch, record, show
+from common import Step, finish, in_turn, memory_of, random_batch, record, show
 from peers import SMPUnet, fastai_unet
-from segnb.core import VOID, fast_bf16
+from segnb.core import VOID, half_dtype
 from segnb.dataloader import SegDataLoaders
 from segnb.fuse import fuse
 from segnb.learner import seg_learner
@@ -58,37 +59,47 @@ def contenders(size, half, arch='tf_efficientnet_lite0', n=11):
     "Name to a function that gives `(network, loss, whether in bfloat16, whether channels last)`"
     ce, own = nn.CrossEntropyLoss(ignore_index=VOID), SegLoss(weight=torch.ones(n))
     ours = lambda stages: fuse(EncoderUNet(n, arch, pretrained=False).freeze_stages(stages))
+    def compiled():
+        net = ours(2)
+        net.compile()
+        return net
     smp, fastai = lambda: SMPUnet(n, arch, False), lambda: fastai_unet(n, size)
     return {'segnb': lambda: (ours(2), own, half, True),
             'segnb, nothing frozen': lambda: (ours(0), own, half, True),
             'SMP Unet, best settings': lambda: (smp(), ce, half, True),
             'SMP Unet, defaults': lambda: (smp(), ce, False, False),
             'fastai unet_learner resnet34, best settings': lambda: (fastai(), ce, half, True),
-            'fastai unet_learner resnet34, defaults': lambda: (fastai(), ce, False, False)}
+            'fastai unet_learner resnet34, defaults': lambda: (fastai(), ce, False, False),
+            # on a CPU, torch.compile needs a C++ compiler
+            **({'segnb, compiled': lambda: (compiled(), own, half, True)}
+               if torch.cuda.is_available() else {})}
 
 
-def build(name, size, bs, make=None):
+def build(name, size, bs, make=None, device='cpu'):
     "The training step of a contender on a batch of noise"
-    model, loss, *settings = (make or contenders(size, fast_bf16('cpu'))[name])()
-    return Step(model, *random_batch(size, bs), loss, *settings)
+    model, loss, *settings = (make or contenders(size, half_dtype(device) is not None)[name])()
+    return Step(model.to(device), *random_batch(size, bs, device=device), loss.to(device), *settings)
 
 
 def memory(name, size, bs):
     "MB that building the network and two steps take"
-    before = (f"import step; make = step.contenders({tuple(size)}, step.fast_bf16('cpu'))[{name!r}]\n"
+    before = (f"import step; half = step.half_dtype('cpu') is not None\n"
+              f"make = step.contenders({tuple(size)}, half)[{name!r}]\n"
               f"step.build({name!r}, (64,64), 2, make)()")
     work = f"s = step.build({name!r}, {tuple(size)}, {bs}, make); s(); s()"
     return memory_of(before, work, here.parent)
 
 
-def measure(sizes=((128,160), (192,256), (288,384)), bs=8, rounds=3, names=None, with_memory=True):
+def measure(sizes=((128,160), (192,256), (288,384)), bs=8, rounds=3, names=None, with_memory=True,
+            device='cpu'):
     "A row for each size and network: ms per image, arithmetic, memory, share of the machine's peak"
-    half, rows = fast_bf16('cpu'), []
-    peak = lambda: peak_flops(torch.bfloat16 if half else torch.float32)
+    dtype, rows = half_dtype(device), []
+    half, with_memory = dtype is not None, with_memory and device == 'cpu'
+    peak = lambda: peak_flops(dtype or torch.float32, device)
     peaks = [peak()]                                # the best of several: a machine has slow moments
     for size in sizes:
         wanted = [k for k in contenders(size, half) if names is None or k in ('segnb', *names)]
-        steps = {k: build(k, size, bs) for k in wanted}
+        steps = {k: build(k, size, bs, device=device) for k in wanted}
         ms = in_turn(steps, rounds, bs)
         for k, t in ms.items():
             row = {'size': f'{size[0]}x{size[1]}', 'network': k, 'ms per image': t,
@@ -100,9 +111,20 @@ def measure(sizes=((128,160), (192,256), (288,384)), bs=8, rounds=3, names=None,
     return df.assign(**{'share of peak': df['GFLOP per image']/df['ms per image']/(max(peaks)/1e12)})
 
 
-def bench_wait(path, rounds=20, **kwargs):
+def loader_speed(dl, seconds=3):
+    "Images a second that a loader gives when nothing else is done with them"
+    next(iter(dl))
+    finish()
+    start, n = time.perf_counter(), 0
+    while time.perf_counter()-start < seconds:
+        for x, _ in dl: n += len(x)
+        finish()
+    return n/(time.perf_counter()-start)
+
+
+def bench_wait(path, rounds=20, device='cpu', **kwargs):
     "How much of a training step is waiting for data; `kwargs` to `SegDataLoaders.from_path`"
-    dls = SegDataLoaders.from_path(path, device='cpu', **kwargs)
+    dls = SegDataLoaders.from_path(path, device=device, **kwargs)
     learn, batches, times = seg_learner(dls, metrics=[]), iter(()), {'data': [], 'step': []}
     step = Step(learn.model, *dls.train.one_batch(), learn.loss_func, learn.half, True)
     for r in range(rounds+2):
@@ -112,14 +134,17 @@ def bench_wait(path, rounds=20, **kwargs):
             batches = iter(dls.train)
             start = time.perf_counter()
             b = next(batches)
+        finish()
         ready = time.perf_counter()
         step.x, step.y = b
         step()
+        finish()
         if r < 2: continue                          # the first ones warm up
         times['data'].append(ready-start)
         times['step'].append(time.perf_counter()-ready)
     data, took = (statistics.median(times[k])/dls.train.bs*1e3 for k in ('data', 'step'))
-    return {'ms of data per image': data, 'ms of the step': took, 'share waited': data/(data+took)}
+    return {'ms of data per image': data, 'ms of the step': took, 'share waited': data/(data+took),
+            'images/s of the loader': loader_speed(dls.train), 'images/s of the step': 1e3/took}
 
 
 if __name__ == '__main__':
@@ -130,11 +155,13 @@ if __name__ == '__main__':
     p.add_argument('--rounds', type=int, default=3)
     p.add_argument('--networks', nargs='+', help='only these, beside segnb')
     p.add_argument('--no-memory', dest='memory', action='store_false')
+    p.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     p.add_argument('--out', help='a CSV file')
     args = p.parse_args()
     sizes = args.size or ((128,160), (192,256), (288,384))
-    df = measure([tuple(s) for s in sizes], args.bs, args.rounds, args.networks, args.memory)
+    df = measure([tuple(s) for s in sizes], args.bs, args.rounds, args.networks, args.memory,
+                 args.device)
     show(df)
-    wait = bench_wait(data_path(args.data), crop=(192,256), bs=args.bs)
+    wait = bench_wait(data_path(args.data), device=args.device, crop=(192,256), bs=args.bs)
     print({k: round(v, 3) for k, v in wait.items()})
     if args.out: record(df, args.out, waiting=wait)
