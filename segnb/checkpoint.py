@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.callback.core import CancelEpochException
 from fastai.optimizer import Optimizer
 from safetensors import safe_open, SafetensorError
-from .core import Watcher, is_half, save_tensors
+from .core import Watcher, is_half, process, save_tensors
 from .model_file import read_header
 
 # %% ../nbs/library/checkpoint.ipynb #0e0b110e
@@ -78,7 +78,7 @@ def _about(learn):
     name, dl = lambda o: re.sub(r' at 0x[0-9a-f]+', '', repr(o)), learn.dls.train
     return dict(epochs=learn.n_epoch, batches=len(dl), images=len(dl.dataset), bs=dl.bs, half=is_half(learn),
                 augment=name(getattr(dl, 'augment', None)), loss=name(learn.loss_func),
-                classes=list(map(str, getattr(learn.dls, 'vocab', []))),
+                classes=list(map(str, getattr(learn.dls, 'vocab', []))), processes=process()[1],
                 lrs=[{k: h[k] for k in ('lr','wd') if k in h} for h in learn.opt.hypers],
                 weights=[[list(p.shape), p.requires_grad] for p in learn.model.parameters()])
 
@@ -134,6 +134,14 @@ class Checkpoint(Watcher):
     def begin(self):
         self.about, self.best_value = {**_about(self.learn), **self.more}, None
         self._can_keep_best()
+        me, n = process()
+        if me: torch.distributed.barrier()              # the first process looks, the others follow it
+        try: self._open(me)
+        finally:
+            if n > 1 and not me: torch.distributed.barrier()
+
+    def _open(self, me):
+        if me: return self._load() if self.last.exists() else None
         self.folder.mkdir(parents=True, exist_ok=True)
         for half_written in self.folder.glob('.*.tmp'): half_written.unlink()
         if not self.last.exists(): return self._save(0)
@@ -143,6 +151,7 @@ class Checkpoint(Watcher):
         self._load()
 
     def after_epoch(self):
+        if process()[0]: return
         # the best first: killed between the two, the epoch is done again
         for write in (self._keep_best, lambda: self._save(self.epoch+1)):
             try: write()

@@ -118,19 +118,23 @@ def train(
     resize:Annotated[str, dict(choices=['squish','crop','pad'])]='squish',
     encoder:str='tf_efficientnet_lite1', # Any convolutional timm encoder
     seed:int=1, # For order, crops and weights
-    precision:Annotated[str, dict(choices=['auto','bf16','fp32'])]='auto', # Of the forward pass
+    precision:Annotated[str, dict(choices=['auto','bf16','fp16','fp32'])]='auto', # Of the forward pass
     # Two classes, or classes that overlap: choose the threshold on the validation images
     threshold:bool=False,
     threads:int=None, # CPU threads; fewer where other work runs on the machine
+    procs:int=1, # Processes on this machine, each on a GPU of its own where there are some
     **kwargs
 ):
     "Train on a data set, print scores by class, save the model"
     from segnb.checkpoint import Checkpoint
     from segnb.recipe import (check_encoder, check_threshold, data_path, last_scores, print_scores, set_seed,
                               train_loaders, train_recipe)
+    from segnb.processes import alone
     _threads(threads)
+    first, others = alone()
+    if threshold and others: raise ValueError("--threshold: it is fitted in one process; leave out --procs")
     cbs = []
-    if track is not None:
+    if track is not None and first:
         from segnb.track import Tracker, need_trackio
         need_trackio()
         cbs = [Tracker(track, Path(out or Path(data).resolve().name).stem, config=dict(data=data, seed=seed))]
@@ -138,8 +142,11 @@ def train(
         if v is not None and not v > 0: raise ValueError(f"--{name} {v}: it must be above 0")
     check_encoder(encoder)                      # before any data is read
     path = data_path(data)
-    out = free_place(out or f'{path.resolve().name}.safetensors', overwrite)
-    folder = _free_checkpoints(out, overwrite, resume)
+    out = Path(out or f'{path.resolve().name}.safetensors')
+    folder = out.with_suffix('.training')
+    if first:                                   # of several processes the first one writes
+        free_place(out, overwrite)
+        _free_checkpoints(out, overwrite, resume)
     set_seed(seed)
     start, dls = time.time(), train_loaders(path, crop, bs, size, resize, **kwargs)
     if threshold: check_threshold(dls)
@@ -156,6 +163,7 @@ def train(
     table, seconds = last_scores(learn), time.time()-start
     accuracy, iou = map(float, table.loc['all', ['accuracy','IoU']])
     if threshold: print(learn.fit_threshold().to_string(float_format='{:.3f}'.format))
+    if not first: return learn
     learn.save_model(out, dict(data=str(data), epochs=learn.n_epoch, lr=lr, seed=seed, pixel_acc=accuracy,
                                mean_iou=iou))
     shutil.rmtree(folder)
@@ -287,7 +295,11 @@ def main(argv=None):
     name = _parser().parse_args(argv[:1]).command
     args = vars(anno_parser(commands[name], prog=f'segnb {name}').parse_args(argv[1:]))
     args.pop('pdb'), args.pop('xtra')
-    try: status = commands[name](**args)
+    try:
+        if args.get('procs', 1) > 1 and 'WORLD_SIZE' not in os.environ:
+            from segnb.processes import launch
+            return launch(argv, args['procs'], args['threads'])
+        status = commands[name](**args)
     except _told as e:
         # fastai puts the callback's name before
         print('segnb:', str(e).rsplit('\n\t', 1)[-1], file=sys.stderr)

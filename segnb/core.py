@@ -6,8 +6,8 @@
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
            'atomic_file', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype', 'fast_bf16',
-           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'is_fitting', 'is_half', 'Watcher',
-           'peak_memory']
+           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'process', 'over_processes',
+           'is_fitting', 'is_half', 'Watcher', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, sys, sysconfig
@@ -311,6 +311,28 @@ def evidence(
     return fn if fn.exists() else Path(sysconfig.get_path('data'))/'share/segnb/experiments'/name
 
 # %% ../nbs/library/core.ipynb #3b7afc39
+def process()->tuple: # `(which, of how many)`
+    "Which process of a training run this is; `(0,1)` where there is one"
+    d = torch.distributed
+    return (d.get_rank(), d.get_world_size()) if d.is_available() and d.is_initialized() else (0, 1)
+
+class _SumOver(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, t):
+        t = t.clone()
+        torch.distributed.all_reduce(t)
+        return t
+    @staticmethod
+    def backward(ctx, g): return _SumOver.apply(g)
+
+def over_processes(
+    *ts, # Tensors of one shape, some of which have gradients
+)->tuple:
+    """Their sums over the processes of a training run, which gradients go through;
+    as they are where no gradient is asked for"""
+    if process()[1] == 1 or not any(t.requires_grad for t in ts): return ts
+    return _SumOver.apply(torch.stack(ts)).unbind()
+
 def is_fitting(
     learn, # A fastai `Learner`
 )->bool:

@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask, default_device
-from .core import as_unit, pair_of
+from .core import as_unit, pair_of, process
 from .dataset import SegDataset, find_pairs, void_names
 from .draw import plot_batch, plot_results, shown
 from .frames import Frames, class_indices, existing, true_rows, two_sides_of, warn_of_missing
@@ -94,16 +94,23 @@ def _bytes(self:SegDataLoader, idxs):
 @patch
 def create_batches(self:SegDataLoader, samps):
     "Batches for a sequence of indices; fastai's loop calls this"
-    for idxs in self._groups(samps):
+    for idxs in self._share(list(self._groups(samps))):
         self.drawn = idxs                               # which images the batch has, for messages
         b = self._bytes(idxs)
         x,y = self.augment(b) if self.augment else as_floats(b)
         yield (x,y) if self.dataset.has_masks else (x,)
 
 @patch
+def _share(self:SegDataLoader, batches):
+    "Those that this process has, which are all where there is one; in training equally many for each"
+    me, n = process()
+    return batches[me:len(batches)//n*n if self.drop_last else None:n]
+
+@patch
 def __len__(self:SegDataLoader):
-    if self.augment is not None or self.dataset.same_size or self.shuffle: return TfmdDL.__len__(self)
-    return sum(1 for _ in self._groups(self.get_idxs()))
+    fixed = self.augment is not None or self.dataset.same_size or self.shuffle
+    n = TfmdDL.__len__(self) if fixed else sum(1 for _ in self._groups(self.get_idxs()))
+    return len(self._share(range(n)))
 
 # %% ../nbs/06_dataloader.ipynb #255f1181
 def image_weights(

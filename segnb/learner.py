@@ -15,7 +15,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.learner import Learner
 from fastai.torch_core import TensorMask, default_device, params
 from .adopt import adopt
-from .core import autocast, half_dtype, lacks_memory, pack_masks, progress
+from .core import autocast, half_dtype, lacks_memory, pack_masks, process, progress
 from .dataset import pixel_counts
 from .draw import plot_results, shown
 from .fuse import fuse
@@ -23,6 +23,7 @@ from .loss import SegLoss, class_weights
 from .metrics import ConfusionMatrix, seg_metrics
 from .model_file import SegModel
 from .overlap import OverlapMatrix, SigmoidLoss
+from .processes import Processes
 from .training import (Bfloat16, FiniteLoss, MeanLoss, SmoothLoss, memory_error, one_process,
                             several_processes)
 from .unet import EncoderUNet
@@ -57,6 +58,7 @@ class SegLearner(Learner):
         auto = {torch.bfloat16: 'bf16', torch.float16: 'fp16'}.get(half_dtype(device))
         half = auto if precision == 'auto' else precision
         if half in ('bf16','fp16'): self.add_cb(Bfloat16() if half == 'bf16' else MixedPrecision())
+        if process()[1] > 1: self.add_cb(Processes())
 
     @property
     def codes(self): return self.dls.codes
@@ -171,7 +173,7 @@ def confusion(self:SegLearner,
         for x,y in progress(dl, least=5):
             with autocast(x.device, self.half): pred = model(x)
             cm.add(pred, y)
-    return cm
+    return cm.add_up(self.dls.device)
 
 # %% ../nbs/07_learner.ipynb #8a9f6e62
 @patch

@@ -8,7 +8,7 @@ __all__ = ['seg_cross_entropy', 'class_weights', 'dice_loss', 'SegLoss']
 # %% ../nbs/03_loss.ipynb #24e2d36b
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import store_attr, patch
-from .core import VOID, center_crop
+from .core import VOID, center_crop, over_processes
 
 # %% ../nbs/03_loss.ipynb #def24c95
 def _nll(logp, y, weight=None):
@@ -17,7 +17,9 @@ def _nll(logp, y, weight=None):
     w = logp.new_ones(C) if weight is None else weight.to(logp)
     by_value = F.pad(w, (0, VOID+1-C))                  # by the number in the mask: 0 for void
     total = by_value.index_select(0, y.flatten()).sum()
-    return F.nll_loss(logp, y, w, ignore_index=VOID, reduction='sum')/total.clamp_min(1e-8)
+    loss = F.nll_loss(logp, y, w, ignore_index=VOID, reduction='sum')
+    loss, total = over_processes(loss, total)
+    return loss/total.clamp_min(1e-8)
 
 def seg_cross_entropy(
     logp, # Log-probabilities (B,C,H,W)
@@ -34,7 +36,9 @@ def seg_cross_entropy(
     w = keep.to(logp) if weight is None else weight.to(logp)[yy]*keep
     loss = -logpt*w*(1-logpt.exp()).clamp_min(1e-6)**gamma if gamma else -logpt*w
     dims = (1,2) if per_image else (0,1,2)
-    return loss.sum(dims)/w.sum(dims).clamp_min(1e-8)
+    loss, total = loss.sum(dims), w.sum(dims)
+    if not per_image: loss, total = over_processes(loss, total)
+    return loss/total.clamp_min(1e-8)
 
 # %% ../nbs/03_loss.ipynb #48051224
 def class_weights(
@@ -66,8 +70,8 @@ def dice_loss(
     # probability of the true class, 0 on void
     right = p.gather(1, yk[:,None])[:,0]*keep
     by_class = lambda v: p.new_zeros(C).index_add(0, yk.flatten(), v.flatten())
-    hit, size_y = by_class(right), by_class(keep)
     size_p = torch.bmm(p.flatten(2), keep.flatten(1)[...,None]).sum((0,2))
+    hit, size_p, size_y = over_processes(by_class(right), size_p, by_class(keep))
     dice, there = (2*hit+eps)/(size_p+size_y+eps), (size_y > 0).to(p.dtype)
     return ((1-dice)*there).sum()/there.sum().clamp_min(1)
 

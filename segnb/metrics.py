@@ -11,7 +11,7 @@ import weakref
 import numpy as np, pandas as pd, torch
 from fastcore.basics import store_attr, patch, ifnone
 from fastai.learner import Metric
-from .core import VOID, center_crop
+from .core import VOID, center_crop, process
 
 # %% ../nbs/04_metrics.ipynb #e63c096e
 class ConfusionMatrix:
@@ -75,6 +75,15 @@ def _add(self:ConfusionMatrix, bins):
     if self._counts is None: self.matrix = bins.new_zeros(self._shape)
     self._counts = self._counts.to(bins.device).scatter_add(0, bins, torch.ones_like(bins))
     if bins.device.type == 'cpu': self.matrix       # raises; on a GPU that would wait
+    return self
+
+@patch
+def add_up(self:ConfusionMatrix, device):
+    "Add what the other processes of a training run have counted; all of them call this"
+    if process()[1] == 1: return self
+    if self._counts is None: self.matrix = torch.zeros(self._shape, dtype=torch.int64)
+    self._counts = self._counts.to(device)
+    torch.distributed.all_reduce(self._counts)
     return self
 
 # %% ../nbs/04_metrics.ipynb #7fd51df1

@@ -8,7 +8,7 @@ __all__ = ['OverlapDataset', 'as_overlap', 'read_binary', 'SigmoidLoss', 'Overla
 # %% ../nbs/library/overlap.ipynb #08fc7e3d
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.foundation import L
-from .core import VOID, few, image_size, opened, pack_masks, unpack_masks
+from .core import VOID, few, image_size, opened, over_processes, pack_masks, unpack_masks
 from .dataset import SegDataset
 from .masks import Codes
 from .metrics import ConfusionMatrix
@@ -86,11 +86,14 @@ class SigmoidLoss(nn.Module):
         keep, t = (y != VOID)[:,None].float(), unpack_masks(y, logits.shape[1]).float()
         dims = (1,2,3) if self.reduction == 'none' else (0,1,2,3)
         loss = F.binary_cross_entropy_with_logits(logits, t, reduction='none')*keep
-        loss = self.bce*loss.sum(dims)/(keep.sum(dims)*t.shape[1]).clamp_min(1)
+        together = over_processes if self.reduction != 'none' else lambda *ts: ts
+        loss, n = together(loss.sum(dims), keep.sum(dims)*t.shape[1])
+        loss = self.bce*loss/n.clamp_min(1)
         if not self.dice: return loss
         p, dims = logits.sigmoid()*keep, dims[:-3]+(2,3)
-        there = (t.sum(dims) > 0).float()                   # of each class, or of each image and class
-        dice = 1-(2*(p*t).sum(dims)+1)/(p.sum(dims)+t.sum(dims)+1)
+        hit, size_p, size_t = together((p*t).sum(dims), p.sum(dims), t.sum(dims))
+        there = (size_t > 0).float()                        # of each class, or of each image and class
+        dice = 1-(2*hit+1)/(size_p+size_t+1)
         return loss + self.dice*(dice*there).sum(-1)/there.sum(-1).clamp_min(1)
 
 # %% ../nbs/library/overlap.ipynb #5250ded7

@@ -105,8 +105,8 @@ def memory_error(e, learn):
 
 # %% ../nbs/library/training.ipynb #e2434717
 several_processes = (
-    "segnb trains in one process on one device: its convolutions take over the batch norm behind them, which "
-    "DataParallel, DistributedDataParallel and SyncBatchNorm do not know of. Train without them.")
+    "segnb's convolutions take over the batch norm behind them, which DataParallel, DistributedDataParallel "
+    "and SyncBatchNorm do not know of. `segnb train --procs N` trains in several processes without them.")
 
 def one_process(model):
     "Raises `NotImplementedError` for networks that were made to train on several devices"

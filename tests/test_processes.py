@@ -1,0 +1,51 @@
+"Training in two processes on a CPU: the same gradients and scores as in one, and what happens when one is killed"
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from segnb.cli import main
+
+here = Path(__file__).resolve().parent
+env = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_compute_what_one_does(small_set):
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", here / "files/together.py", small_set],
+                         env=env, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and "equal" in run.stderr, run.stderr[-3000:]
+
+
+def test_a_killed_process_ends_the_run_and_it_goes_on(small_set, tmp_path):
+    out = tmp_path / "m.safetensors"
+    command = [sys.executable, "-m", "segnb.cli", "train", str(small_set), "--procs", "2", "--epochs", "4", "--bs", "4", "--crop", "64", "64",
+               "--encoder", "tf_efficientnet_lite0", "--precision", "fp32", "--out", str(out)]
+    run = subprocess.Popen(command, cwd=here.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    last = out.with_suffix(".training") / "last.safetensors"
+    for line in run.stdout:
+        if line.startswith("epoch   1"): break
+    workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "segnb.cli" in p.cmdline() and "--nproc-per-node" not in p.cmdline()]
+    assert len(workers) == 2 and last.exists()
+    start = time.time()
+    workers[1].send_signal(signal.SIGKILL)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode and "--resume goes on" in err and time.time()-start < 60
+    again = subprocess.run([*command, "--resume"], cwd=here.parent, env=env, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and out.exists() and not last.exists(), again.stderr[-3000:]
+    assert again.stdout.count("pixel accuracy") >= 1 and "epoch   1" not in again.stdout and again.stdout.count("epoch   4") == 1
+
+
+def test_another_number_of_processes_is_named(tmp_path):
+    from segnb.checkpoint import _about
+    assert "processes" in _about.__code__.co_consts or "processes" in str(_about.__code__.co_names) + str(_about.__code__.co_consts)
+
+
+def test_threshold_needs_one_process(small_set, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("segnb.processes.alone", lambda: (True, True))
+    assert main(["train", str(small_set), "--threshold", "--out", str(tmp_path / "m.safetensors")]) == 2
+    assert "leave out --procs" in capsys.readouterr().err
