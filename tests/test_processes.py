@@ -40,9 +40,16 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(small_set, tmp_path):
     assert again.stdout.count("pixel accuracy") >= 1 and "epoch   1" not in again.stdout and again.stdout.count("epoch   4") == 1
 
 
-def test_another_number_of_processes_is_named(tmp_path):
-    from segnb.checkpoint import _about
-    assert "processes" in _about.__code__.co_consts or "processes" in str(_about.__code__.co_names) + str(_about.__code__.co_consts)
+def test_another_number_of_processes_is_named(small_set, tmp_path, monkeypatch):
+    import segnb.checkpoint
+    from segnb.all import SegDataLoaders, seg_learner
+    dls = SegDataLoaders.from_path(small_set, crop=(32, 32), bs=8, device="cpu")
+    learn = seg_learner(dls, pretrained=False, precision="fp32")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(1, 1e-3, resume=tmp_path)
+        monkeypatch.setattr(segnb.checkpoint, "process", lambda: (0, 2))
+        monkeypatch.setattr("torch.distributed.barrier", lambda: None)
+        with pytest.raises(ValueError, match=r"processes \(1 then, 2 now\)"): learn.fit_one_cycle(1, 1e-3, resume=tmp_path)
 
 
 def test_threshold_needs_one_process(small_set, tmp_path, monkeypatch, capsys):
