@@ -154,7 +154,8 @@ class SegDataLoaders(DataLoaders):
         if 'focus' in aug and ds.overlap:
             raise ValueError("focus= is for class maps; with masks that overlap use balance=True")
         if 'focus' in aug: aug['focus'] = class_indices(aug['focus'], ds.classes)
-        idxs = two_sides_of((split or RandomSplitter(.2, seed=42))(ds.images), ds)
+        split = split or getattr(ds, 'split', None) or RandomSplitter(.2, seed=42)
+        idxs = two_sides_of(split(ds.images), ds)
         train, valid = (Frames(ds.subset(o), memory_gb) for o in idxs)
         warn_of_missing(train)
         if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)

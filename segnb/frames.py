@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from fastai.losses import CrossEntropyLossFlat
-from .core import VOID, progress
+from .core import VOID, few, progress
 
 # %% ../nbs/library/frames.ipynb #945ddae1
 def _row(n, on_disk):
@@ -97,7 +97,8 @@ class Frames:
         "What a model needs to know about the frames it was trained on: see `SegModel`"
         known = self.__dict__.get('_facts')
         return known or dict(size=np.median(self.sizes, 0), scale=self.scale, range=self.ds.range,
-                             resize=self.resize, channels=self.ds.channels, overlap=self.ds.overlap)
+                             resize=self.resize, channels=self.ds.channels, overlap=self.ds.overlap,
+                             volume=self.ds.volume)
     @property
     def loss_func(self):
         "The loss of fastai's own learners for these frames"
@@ -167,6 +168,11 @@ def two_sides_of(idxs, ds):
         f"the split of {len(ds)} images leaves {len(train)} for training and {len(valid)} for validation; "
         "neither may be empty. Pass another split=, such as ListSplitter or FoldSplitter, or a larger "
         "valid_pct=.")
+    of = ds.patients
+    both = set() if of is None else {of[i] for i in train} & {of[i] for i in valid}
+    if both: raise ValueError(
+        f"the split puts slices of {len(both)} patients on both sides ({few(sorted(map(str, both)), 3)}). "
+        "Split by patient: FoldSplitter or ClipSplitter, or leave split= out")
     return train, valid
 
 def warn_of_missing(frames):

@@ -33,7 +33,7 @@ def at_size(p, size):
     "Probabilities (B,classes,h,w) at `(height,width)`, bilinear; unchanged if they have it"
     return p if tuple(size) == tuple(p.shape[-2:]) else F.interpolate(p, size=tuple(size), mode='bilinear')
 
-_facts = ('scale','range','resize','channels','overlap','threshold')
+_facts = ('scale','range','resize','channels','overlap','threshold','volume')
 
 class SegModel:
     "A network with the names of its classes: takes images, gives class maps"
@@ -54,6 +54,7 @@ class SegModel:
         # The probability from which a class is predicted: one for each class that overlaps, or one for the
         # second of two; default: one half
         threshold=None,
+        volume=None, # Trained on slices of volumes: `k` neighbours, `axes`; see `VolumeDataset`
     ):
         if getattr(model, 'config', {}).get('pad') is False: raise ValueError(
             "an unpadded UNet labels only the middle of an image: build it with pad=True to predict")
@@ -63,7 +64,7 @@ class SegModel:
         self.half = fast_bf16(self.device) if half is None else half
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
         self.temperature, self.range = float(temperature), range and tuple(range)
-        self.resize, self.channels, self.overlap = resize, channels, bool(overlap)
+        self.resize, self.channels, self.overlap, self.volume = resize, channels, bool(overlap), volume
         self.threshold = None if threshold is None else [float(t) for t in np.atleast_1d(threshold)]
         if threshold is not None and (len(self.threshold) != n or not overlap and len(codes) != 2):
             raise ValueError(
