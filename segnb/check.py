@@ -221,7 +221,7 @@ def _scan_facts(img, mask):
     except (ValueError, OSError) as e: x['error'] = str(e)
     try: y['counts'] = dict(zip(*(o.tolist() for o in np.unique(read_label(mask, scan), return_counts=True))))
     except (ValueError, OSError) as e: y['error'] = str(e)
-    return x, y | dict(size=x.get('size'), kind='volume')
+    return x, dict(y, kind='volume', size=x.get('size', ()))       # another size was an error
 
 def _layer_facts(masks):
     "The same for the masks of several classes; `counts` are the pixels of each class"

@@ -245,6 +245,7 @@ class PairFiles:
     overlap = False                         # whether masks are packed: see `OverlapDataset`
     volume = None                           # how slices of volumes are made: see `VolumeDataset`
     patients = None                         # whose image each is, where that must not be on both sides
+    rgb = None                              # the channels to show; None: the first three
     def __init__(self,
         images, # Paths of the images
         masks, # Paths of the masks, in the same order; None for images without labels

@@ -226,6 +226,8 @@ def image(self:SegModel,
     src, # See `predict`
 ):  # RGB, or an array (H,W,C) where the model has `channels`
     "An image as this model wants it, at its own size. Raises `ValueError` when it cannot be read."
+    if self.volume and isinstance(src, (str, Path)): raise ValueError(
+        f"{src}: this model was trained on slices of volumes: predict_volume labels a scan")
     if self.channels is not None: return as_levels(read_channels(src, self.channels), self.range, src)
     is_array = isinstance(src, np.ndarray) and src.ndim in (2,3)
     return Image.fromarray(as_image(src)) if is_array else read_image(src, self.range)

@@ -24,7 +24,8 @@ _after_mask = ('_P', '_gtFine_labelTrainIds', '_gtFine_labelIds', '_mask', '_mas
 _no_mask = ('_gtFine_color', '_gtFine_instanceIds', '_gtFine_instanceTrainIds')
 
 def stem_of(p):
-    "The name of a file without its suffix; `.nii.gz` is one"
+    "The name of a file without its suffix (`.nii.gz` is one); of a folder, its name"
+    if p.is_dir(): return p.name
     return p.name[:-7] if p.name.endswith('.nii.gz') else p.stem
 
 def image_paths(folder)->list:

@@ -245,7 +245,8 @@ def scan_shape(
     head = _head(files[0])
     size = [*head.GetSize()[:2], len(files)] if path.is_dir() else head.GetSize()
     if len(size) < 3: raise ValueError(f"{path}: {len(size)} axes; a volume has three")
-    letters = itk().DICOMOrientImageFilter.GetOrientationFromDirectionCosines(head.GetDirection()[:9])
+    axes = np.reshape(head.GetDirection(), (len(head.GetSize()),)*2)[:3,:3].ravel()
+    letters = itk().DICOMOrientImageFilter.GetOrientationFromDirectionCosines(axes)
     return tuple(size[next(k for k,l in enumerate(letters) if l in pair)] for pair in ('SI','PA','LR'))
 
 # %% ../nbs/library/scans.ipynb #2901adbf
@@ -278,6 +279,8 @@ class VolumeDataset(SegDataset):
         self.slices = L((ax,i) for _,ax,i in slices)
         self._sizes = L(tuple(np.delete(shapes[v], ax).tolist()) for v,ax,_ in slices)
 
+    @property
+    def rgb(self): return (self.k,)*3                       # the slice in the middle, in grey
     @property
     def volume(self):
         "What a model needs to know to take slices alike: see `SegModel`"

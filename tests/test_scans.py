@@ -1,17 +1,19 @@
 """Volumes: reading and saving them, slices with neighbours, predictions on the scan's own grid"""
 import os
-import shutil
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from segnb.all import FoldSplitter, SegDataLoaders
+from conftest import segnb
+from segnb.all import TTA, FoldSplitter, SegDataLoaders, load_model, seg_learner
 from segnb.scans import Scan, VolumeDataset, find_volumes, read_label, read_scan, save_scan, windowed
+from segnb.volumes import surface_distances, volume_scores
 
 SPACING, ORIGIN = (.7, .8, 2.5), (-10., 5., 30.)            # x, y, z
 TURNED = (.8, .6, 0, -.6, .8, 0)                            # the patient lies 37 degrees to the side
@@ -257,3 +259,95 @@ def test_a_folder_of_series_is_a_scan(tmp_path):
     ds, _ = find_volumes(tmp_path)
     assert [p.name for p in ds.images[::6]] == ["a", "b"] and len(ds) == 12
     assert np.array_equal(ds[3][1], a[3] > 300)
+
+
+def test_from_folder_to_prediction(tmp_path):
+    """Check, train and predict from the command line; what is written lies on each scan's own grid"""
+    d = folder(tmp_path / "set", n=8)
+    (d / "valid.txt").write_text("p3_6\np3_7\n")
+    (d / "codes.txt").write_text("air\nblock\n")
+    run = segnb("check", d)
+    assert run.returncode == 0 and "volumes     8 in images" in run.stdout and "2 volumes" in run.stdout, run.stdout
+    run = segnb("train", d, "--k", 1, "--range", -1000, 1000, "--epochs", 4, "--bs", 4, "--encoder", "tf_efficientnet_lite0",
+                "--out", tmp_path / "m.safetensors")
+    assert run.returncode == 0 and "resized to 64x96" in run.stdout, run.stderr + run.stdout
+    assert "Dice of each volume by itself" in run.stdout and float(run.stdout.rsplit("mean IoU", 1)[1].split()[0]) > .7, run.stdout
+    dicom(tmp_path / "series.1", read_scan(d / "images/p3_7.nii.gz").array)
+    run = segnb("predict", tmp_path / "m.safetensors", d / "images/p3_6.nii.gz", tmp_path / "series.1", "--out", tmp_path / "out")
+    assert run.returncode == 0 and "2 class maps" in run.stdout, run.stderr
+    for name, fn in {"p3_6": d / "images/p3_6.nii.gz", "series.1": d / "images/p3_7.nii.gz"}.items():
+        got, scan = nib.load(tmp_path / f"out/{name}.nii.gz"), nib.load(fn)
+        assert got.shape == scan.shape and np.allclose(got.affine, scan.affine, atol=1e-4)
+        truth = np.asarray(nib.load(d / "labels" / fn.name).dataobj)
+        assert 2 * (truth * np.asarray(got.dataobj)).sum() / (truth.sum() + np.asarray(got.dataobj).sum()) > .8
+    run = segnb("predict", tmp_path / "m.safetensors", d / "images", "--out", tmp_path / "out")
+    assert run.returncode == 2 and "p3_6.nii.gz is already there" in run.stderr
+    half(d / "images/p0_0.nii.gz")
+    run = segnb("predict", tmp_path / "m.safetensors", d / "images", "--out", tmp_path / "out", "--overwrite", "--tta", "flip")
+    assert run.returncode == 1 and "7 class maps" in run.stdout and "p0_0.nii.gz: cannot be read" in run.stderr
+    run = segnb("check", d)
+    assert run.returncode == 1 and "unreadable image" in run.stdout
+    assert "are for images" in segnb("predict", tmp_path / "m.safetensors", d / "images", "--scale", 2).stderr
+    assert "--channels: is for images" in segnb("train", d, "--channels", 3, "--out", tmp_path / "n.safetensors").stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A network with random weights in its decoder, of slices across all three axes"
+    d = folder(tmp_path_factory.mktemp("volumes"))
+    ds, _ = find_volumes(d, k=1, range=(-1000, 1000), axes=(0, 1, 2), size=(48, 64))
+    learn = seg_learner(SegDataLoaders.from_dataset(ds, crop=32, bs=4, device="cpu"), precision="fp32")
+    return ds, learn.seg_model()
+
+
+def test_training_and_prediction_read_alike(trained, tmp_path):
+    """What the loader gives the network is what a model from its file gives it for the same scan"""
+    ds, model = trained
+    model = load_model(model.save(tmp_path / "m.safetensors"), "cpu")
+    model.half = False
+    assert model.volume == dict(k=1, axes=[0, 1, 2]) and model.channels == 3
+    scan = read_scan(ds.images[0])
+    of = [[i for i, (ax, _) in enumerate(ds.slices) if ax == a and ds.images[i] == ds.images[0]] for a in range(3)]
+    p = []
+    for a in range(3):
+        x = torch.stack([ds[i][0].as_subclass(torch.Tensor) for i in of[a]]) / 255
+        probs = torch.nn.functional.interpolate(model.probs(x), ds.file_sizes[of[a][0]], mode="bilinear")
+        p.append(probs.movedim(0, a + 1))                       # classes first, then the axes of the volume
+        assert (model.predict_oriented(scan, a) == p[a].argmax(0).numpy()).mean() > .999
+    mean = sum(p) / 3
+    sure = (mean[0] - mean[1]).abs() > .01
+    assert (model.predict_oriented(scan) == mean.argmax(0).numpy())[sure].all() and sure.float().mean() > .5
+    assert np.array_equal(model.predict_volume(scan), scan.on_grid(model.predict_oriented(scan)))
+
+
+def test_views_and_models_for_images(trained, model_file):
+    ds, model = trained
+    scan = read_scan(ds.images[1])
+    mirrored = sitk.GetImageFromArray(np.ascontiguousarray(scan.oriented().array[:, :, ::-1]))
+    mirrored.CopyInformation(scan.oriented().image)
+    t = TTA(model, "flip").seg_model()
+    one, other = (t.predict_oriented(o, 0) for o in (scan, Scan(mirrored)))
+    assert (one == other[:, :, ::-1]).mean() > .99
+    with pytest.raises(ValueError, match="trained on images"): load_model(model_file).predict_volume(scan)
+    assert load_model(model_file).volume is None
+
+
+def test_a_chosen_share_of_slices_with_findings(tmp_path):
+    ds, _ = find_volumes(folder(tmp_path), range=(-1000, 1000))
+    dls = SegDataLoaders.from_dataset(ds, crop=32, bs=4, device="cpu", balance=.9)
+    holds = dls.train_ds.counts[:, 1] > 0
+    assert .3 < holds.mean() < .7 and abs(np.asarray(dls.train.weights)[holds].sum() - .9) < 1e-9
+    with pytest.raises(ValueError, match="balance=2"): SegDataLoaders.from_dataset(ds, crop=32, device="cpu", balance=2)
+
+
+def test_distances_are_those_of_simpleitk():
+    z, y, x = np.mgrid[:20, :40, :40]
+    ball = lambda cz, cy, cx, r: ((z - cz) * 2) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 < r * r
+    a, b = ball(9, 18, 18, 9), ball(11, 20, 23, 8)
+    images = [sitk.GetImageFromArray(o.astype(np.uint8)) for o in (a, b)]
+    for o in images: o.SetSpacing((1, 1, 2))
+    theirs, overlap = sitk.HausdorffDistanceImageFilter(), sitk.LabelOverlapMeasuresImageFilter()
+    theirs.Execute(*images), overlap.Execute(*images)
+    assert abs(surface_distances(a, b, (2, 1, 1)).max() - theirs.GetHausdorffDistance()) < 1e-5
+    row = volume_scores(b.astype(np.uint8), a.astype(np.uint8), (2, 1, 1), ["none", "ball"]).loc["ball"]
+    assert abs(row.Dice - overlap.GetDiceCoefficient()) < 1e-9 and 0 < row["surface distance"] < row["Hausdorff 95"] < theirs.GetHausdorffDistance()
