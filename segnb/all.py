@@ -8,15 +8,13 @@ from segnb.draw import class_colors, colorize, error_image, overlay, plot_batch,
 from segnb.dataset import (Codes, SegDataset, find_pairs, ListSplitter, ClipSplitter, FoldSplitter,
                            camvid_codes, pixel_counts)
 from segnb.streets import streets
-from segnb.chests import chests
-from segnb.scans import VolumeDataset, find_volumes, read_scan
 from segnb.augment import SegAugment
 from segnb.dataloader import SegDataLoader, SegDataLoaders
 from segnb.unet import UNet, EncoderUNet
 from segnb.loss import SegLoss, class_weights
 from segnb.metrics import ConfusionMatrix, seg_metrics
 from segnb.model_file import SegModel, load_model
-from segnb.volumes import scan_scores                    # and `SegModel.predict_volume`
+from segnb import volumes as _volumes                    # `SegModel.predict_volume`
 from segnb.learner import SegLearner, seg_learner
 from segnb.checkpoint import Checkpoint
 from segnb.lr_finder import LRCurve, lr_find

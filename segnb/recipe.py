@@ -156,8 +156,8 @@ def _volume_loaders(found, crop, bs, size, resize, k, axes, about):
     "Loaders of slices: whole ones up to 256 pixels, as there is little in a volume but what is in its middle"
     only = [o for o in ('channels','colors') if about[o]] + ['roi']*bool(found.rois)
     if only: raise ValueError(f"--{only[0]}: is for images, and {found.path} holds volumes")
-    ds, split = as_volumes(found, about['codes'], about['void'], about['values'], size, about['range'], resize,
-                           k, axes or (0,))
+    codes, void, values, window = (about[o] for o in ('codes','void','values','range'))
+    ds, split = as_volumes(found, codes, void, values, size, window, resize, k, axes or (0,))
     if size is None: ds.size = volume_size(ds)
     whole = ds.size or np.median(ds.file_sizes, 0)
     crop = crop or [min(256, int(-(-s//32)*32)) for s in whole]
