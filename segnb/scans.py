@@ -76,7 +76,8 @@ def on_grid(self:Scan,
 @contextmanager
 def _reading(path):
     "What goes wrong inside is a `ValueError` that names the file"
-    display, more = itk().ProcessObject, ' and the file with the voxels that it names' * (path.suffix == '.mhd')
+    more = ' and the file with the voxels that it names' if path.suffix == '.mhd' else ''
+    display = itk().ProcessObject
     shown = display.GetGlobalWarningDisplay()
     display.SetGlobalWarningDisplay(False)                  # what matters in them is an error here
     try: yield

@@ -31,7 +31,7 @@ def train(ds, a, fold):
     set_seed(a.seed)
     dls = SegDataLoaders.from_dataset(ds, FoldSplitter(fold, a.folds), a.crop, a.bs, val_bs=64, device='cpu',
                                       max_rotate=a.rotate, flip=True)
-    learn = seg_learner(dls, a.model, frozen_stages=0, precision=a.precision)
+    learn = seg_learner(dls, a.model, frozen_stages=a.frozen, precision=a.precision)
     with learn.no_bar(), learn.no_logging():
         fit_one_cycle(learn, a.epochs, slice(a.lr/3, a.lr), cbs=ValidateEvery(a.epochs))
     return learn
@@ -43,7 +43,8 @@ def measure(a):
         ds, _ = find_volumes(a.data, codes=names, k=k, axes=a.axes, size=a.size)
         for fold in a.only or range(a.folds):
             run = dict(data=Path(a.data).name, model=a.model, opt='Adam', lr=a.lr, epochs=a.epochs, seed=a.seed,
-                       fold=fold, k=k, axes=''.join(map(str, a.axes))+'_', size='x'.join(map(str, a.size)))
+                       fold=fold, k=k, frozen=a.frozen,
+                       axes='+'.join(map(str, a.axes))+' ', size='x'.join(map(str, a.size)))
             if is_done(a.out, **run): continue
             start = time.time()
             learn = train(ds, a, fold)
@@ -71,6 +72,7 @@ if __name__ == '__main__':
     p.add_argument('--epochs', type=int, default=12)
     p.add_argument('--lr', type=float, default=4e-3, help='peak, of decoder and head')
     p.add_argument('--rotate', type=float, default=10, help='degrees, at most')
+    p.add_argument('--frozen', type=int, default=0, help='stages of the encoder that keep their weights')
     p.add_argument('--precision', default='auto', choices=['auto','bf16','fp32'])
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
