@@ -7,7 +7,7 @@ __all__ = ['itk', 'Scan', 'read_scan', 'save_scan', 'read_label', 'windowed', 'w
            'label_numbers', 'volume_codes', 'as_volumes', 'find_volumes']
 
 # %% ../nbs/library/scans.ipynb #d033c263
-import gzip, os, tempfile, threading
+import gzip, os, tempfile, threading, zlib
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -77,16 +77,12 @@ def on_grid(self:Scan,
 def _reading(path):
     "What goes wrong inside is a `ValueError` that names the file"
     more = ' and the file with the voxels that it names' if path.suffix == '.mhd' else ''
-    display = itk().ProcessObject
-    shown = display.GetGlobalWarningDisplay()
-    display.SetGlobalWarningDisplay(False)                  # what matters in them is an error here
     try: yield
-    except (RuntimeError, EOFError, OSError) as e:
+    except (RuntimeError, EOFError, OSError, zlib.error) as e:
         if isinstance(e, FileNotFoundError): raise
         why = str(e).strip().splitlines()[-1].split('ERROR: ')[-1]
         raise ValueError(
             f"{path}: cannot be read as a scan ({why}). Get it{more} again, or move it away.") from e
-    finally: display.SetGlobalWarningDisplay(shown)
 
 def _head(path):
     "What a file says before its voxels"
@@ -244,7 +240,7 @@ def scan_shape(
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file or folder")
     files = _series(path) if path.is_dir() else [path]
     head = _head(files[0])
-    size = [*head.GetSize()[:2], len(files)] if path.is_dir() else head.GetSize()
+    size = head.GetSize() if len(files) == 1 else [*head.GetSize()[:2], len(files)]
     if len(size) < 3: raise ValueError(f"{path}: {len(size)} axes; a volume has three")
     axes = np.reshape(head.GetDirection(), (len(head.GetSize()),)*2)[:3,:3].ravel()
     letters = itk().DICOMOrientImageFilter.GetOrientationFromDirectionCosines(axes)

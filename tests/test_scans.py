@@ -149,6 +149,7 @@ DAMAGED = {
     "NIfTI cut short": (of_file("nii", half), r"scan.nii: cannot be read as a scan \(.* bytes where there should be"),
     "packed NIfTI cut short": (of_file("nii.gz", half), "scan.nii.gz: .*end-of-stream"),
     "packed NIfTI with a bad byte": (of_file("nii.gz", lambda f: with_bytes(f, 3000, b"\0" * 8)), "scan.nii.gz: cannot be read"),
+    "packed NIfTI with many bad bytes": (of_file("nii.gz", lambda f: with_bytes(f, 1000, b"\xff" * 900)), "scan.nii.gz: cannot be read"),
     "MetaImage cut short": (of_file("mha", half), "scan.mha: cannot be read"),
     "MetaImage without voxels": (of_file("mhd", lambda f: os.remove(f.with_suffix(".raw"))), "scan.mhd: .*the file with the voxels"),
     "MetaImage with few voxels": (of_file("mhd", lambda f: half(f.with_suffix(".raw"))), "scan.mhd: .*the file with the voxels"),

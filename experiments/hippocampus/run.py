@@ -72,7 +72,7 @@ if __name__ == '__main__':
     p.add_argument('--epochs', type=int, default=12)
     p.add_argument('--lr', type=float, default=4e-3, help='peak, of decoder and head')
     p.add_argument('--rotate', type=float, default=10, help='degrees, at most')
-    p.add_argument('--frozen', type=int, default=0, help='stages of the encoder that keep their weights')
+    p.add_argument('--frozen', type=int, default=2, help='stages of the encoder that keep their weights')
     p.add_argument('--precision', default='auto', choices=['auto','bf16','fp32'])
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
