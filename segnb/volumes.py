@@ -23,6 +23,7 @@ def _slice_probs(m, levels, axis, bs):
     "Batch by batch: the number of the first slice, and probabilities (B,classes,h,w) at the slices' own size"
     v, k = np.moveaxis(levels, axis, 0), m.volume['k']
     inner = m.inner_size(v.shape[1:])
+    bs = bs or max(1, 2**20//int(np.prod(inner)))
     for first in progress(range(0, len(v), bs), least=8):
         some = range(first, min(first+bs, len(v)))
         x = np.stack([resized_image(with_neighbours(v, i, k), inner) for i in some])
@@ -47,7 +48,7 @@ def _several_axes(m, levels, axes, bs):
 @patch
 @torch.inference_mode()
 def predict_oriented(self:SegModel,
-    scan:Scan, axes=None, bs:int=16, # See `predict_volume`
+    scan:Scan, axes=None, bs:int=None, # See `predict_volume`
 )->np.ndarray: # uint8 (slices,rows,columns), oriented to LPS
     "The class indices of a volume, in LPS"
     if not self.volume: raise ValueError(
@@ -60,7 +61,7 @@ def predict_oriented(self:SegModel,
 def predict_volume(self:SegModel,
     src, # A `Scan`, or a path: see `read_scan`
     axes=None, # Axes across which slices are taken, their mean counts; default: those of training
-    bs:int=16, # Slices a batch
+    bs:int=None, # Slices a batch; default: about a million pixels
 )->np.ndarray: # uint8 (slices,rows,columns): class indices on the scan's own grid
     "The class indices of a volume. Raises `ValueError` where the model is one for images."
     scan = src if isinstance(src, Scan) else read_scan(src)
@@ -71,7 +72,7 @@ def predict_volume(self:SegModel,
 def predict_scans(self:SegModel,
     src, dst, # Paths of scans and of folders of them; folder for the results, made if it is not there
     overwrite:bool=False, # Replace results that are already there
-    axes=None, bs:int=16, # See `predict_volume`
+    axes=None, bs:int=None, # See `predict_volume`
 )->tuple: # `(paths of the label volumes, {path: reason} of scans that failed)`
     "Save a label volume `NAME.nii.gz` for each scan"
     src = [Path(src)] if isinstance(src, (str, Path)) else [Path(p) for p in src]
@@ -120,7 +121,7 @@ def volume_scores(
 
 def scan_scores(
     model:SegModel, ds:VolumeDataset, # A model, and volumes with labels
-    axes=None, bs:int=16, # See `predict_volume`
+    axes=None, bs:int=None, # See `predict_volume`
 )->pd.DataFrame: # A row for each volume and class: see `volume_scores`
     "Scores of each volume of a data set by itself; `groupby('class')` gives mean and spread over volumes"
     rows = []

@@ -46,15 +46,14 @@ def measure(a):
                        fold=fold, k=k, frozen=a.frozen,
                        axes='+'.join(map(str, a.axes))+' ', size='x'.join(map(str, a.size)))
             if is_done(a.out, **run): continue
-            start = time.time()
+            start, cpu = time.time(), time.process_time()
             learn = train(ds, a, fold)
-            trained, m = time.time()-start, learn.seg_model()
+            trained, cpu, m = time.time()-start, time.process_time()-cpu, learn.seg_model()
             for views,model in dict(none=m, flip=TTA(m, 'flip').seg_model()).items():
-                table = scan_scores(model, learn.dls.valid_ds.ds, bs=64).rename(columns=columns)
-                add_rows(table.assign(**run, tta=views, seconds=trained), a.out)
+                table = scan_scores(model, learn.dls.valid_ds.ds).rename(columns=columns)
+                add_rows(table.assign(**run, tta=views, seconds=trained, core_seconds=cpu), a.out)
                 means = table.groupby('class').dice.mean().round(4).to_dict()
-                print(f"k={k} fold {fold} tta {views}: {means}, {trained:.0f} s, "
-                      f"{time.time()-start-trained:.0f} s more", flush=True)
+                print(f"k={k} fold {fold} tta {views}: {means}, {trained:.0f} s ({cpu:.0f} core seconds)", flush=True)
     return pd.read_csv(a.out)
 
 
