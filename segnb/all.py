@@ -14,6 +14,7 @@ from segnb.unet import UNet, EncoderUNet
 from segnb.loss import SegLoss, class_weights
 from segnb.metrics import ConfusionMatrix, seg_metrics
 from segnb.model_file import SegModel, load_model
+from segnb import volumes as _volumes                    # `SegModel.predict_volume`
 from segnb.learner import SegLearner, seg_learner
 from segnb.checkpoint import Checkpoint
 from segnb.lr_finder import LRCurve, lr_find

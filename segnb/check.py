@@ -18,7 +18,8 @@ from .core import as_levels, few, is_deep, progress, read_channels, read_image
 from .dataset import SegDataset
 from .masks import Codes, ColorsError, codes_for, color_table, read_mask, rgb_of, void_names
 from .draw import as_image
-from .pairs import FoundPairs, scan_suffixes, stem_of
+from .pairs import FoundPairs, is_scan, stem_of
+from .scans import read_label, read_scan
 
 # %% ../nbs/library/check.ipynb #e232dc04
 _stop = {
@@ -212,22 +213,15 @@ def _mask_facts(fn, colors):
 
 # %% ../nbs/library/check.ipynb #71afdea3
 def _scan_facts(img, mask):
-    "The same for NIfTI volumes"
-    try: import nibabel as nib
-    except ImportError as e:
-        raise ImportError("to check .nii files install nibabel: pip install nibabel") from e
-    x, y = dict(notes=[]), {}
+    "The same for volumes"
+    x, y, scan = dict(notes=[]), {}, None
     try:
-        v = nib.load(img)
-        x.update(size=v.shape, print=_fingerprint(np.asarray(v.dataobj)))
-    except Exception as e: x['error'] = str(e)
-    try:
-        v = nib.load(mask)
-        values, counts = np.unique(np.asarray(v.dataobj), return_counts=True)
-        y.update(size=v.shape, kind=str(v.get_data_dtype()), jpeg=False, interpolated=(values % 1 != 0).any(),
-                 counts={int(k): int(n) for k,n in zip(values, counts)})
-    except Exception as e: y['error'] = str(e)
-    return x, y
+        scan = read_scan(img)
+        x.update(size=scan.array.shape, print=_fingerprint(scan.array))
+    except (ValueError, OSError) as e: x['error'] = str(e)
+    try: y['counts'] = dict(zip(*(o.tolist() for o in np.unique(read_label(mask, scan), return_counts=True))))
+    except (ValueError, OSError) as e: y['error'] = str(e)
+    return x, dict(y, kind='volume', size=x.get('size', ()))       # another size was an error
 
 def _layer_facts(masks):
     "The same for the masks of several classes; `counts` are the pixels of each class"
@@ -247,7 +241,7 @@ def pair_facts(
     colors=None, channels=None, range=None, # See `read_mask` and `SegDataset`
 )->tuple: # A dict about the image and one about the mask
     "Read one pair"
-    if img.name.endswith(scan_suffixes): return _scan_facts(img, mask)
+    if is_scan(img): return _scan_facts(img, mask)
     if isinstance(mask, tuple): return _image_facts(img, channels, range), _layer_facts(mask)
     return _image_facts(img, channels, range), _mask_facts(mask, colors)
 

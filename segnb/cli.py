@@ -116,6 +116,9 @@ def train(
     size:Pair=None, # Resize frames; default: halve those longer than 640
     # How: 'crop' and 'pad' keep proportions
     resize:Annotated[str, dict(choices=['squish','crop','pad'])]='squish',
+    k:int=1, # Volumes: how many slices on either side the network sees, too
+    # Volumes: across which axes slices are taken, 0 axial, 1 coronal, 2 sagittal; default axial
+    axes:Annotated[int, dict(nargs='+')]=None,
     encoder:str='tf_efficientnet_lite1', # Any convolutional timm encoder
     seed:int=1, # For order, crops and weights
     precision:Annotated[str, dict(choices=['auto','bf16','fp16','fp32'])]='auto', # Of the forward pass
@@ -148,10 +151,12 @@ def train(
         free_place(out, overwrite)
         _free_checkpoints(out, overwrite, resume)
     set_seed(seed)
-    start, dls = time.time(), train_loaders(path, crop, bs, size, resize, **kwargs)
+    start, dls = time.time(), train_loaders(path, crop, bs, size, resize, k, axes, **kwargs)
     if threshold: check_threshold(dls)
-    print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation images, {len(dls.classes)} '
-          f'classes, crops of {dls.train.augment.crop}', flush=True)
+    volumes = dls.train_ds.ds.volume
+    what = 'slices' if volumes else 'images'
+    print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation {what}, '
+          f'{len(dls.classes)} classes, crops of {dls.train.augment.crop}', flush=True)
     lost = [c for c,n in zip(dls.classes, dls.valid_ds.counts.sum(0)) if not n]
     if lost: print(f"In no validation image: {', '.join(lost)}", flush=True)
     checkpoint = Checkpoint(folder, about=dict(seed=seed))
@@ -168,6 +173,11 @@ def train(
                                mean_iou=iou))
     shutil.rmtree(folder)
     print(f'\nSaved {out}')
+    if volumes:
+        from segnb.volumes import scan_scores
+        dice = scan_scores(learn.seg_model(), dls.valid_ds.ds).groupby('class').Dice
+        print('\nDice of each volume by itself:')
+        print(dice.agg(['mean','std','count']).to_string(float_format='{:.3f}'.format))
     print_scores(table, seconds)
     return learn
 
@@ -188,7 +198,7 @@ def check(
 
 def predict(
     model:str, # A file that train, save_model or export wrote; several, with commas between, for an ensemble
-    images:Names, # Images or folders
+    images:Names, # Images, or scans (files, or folders of DICOM slices), or folders of them
     out:str='predictions', # Folder for the results
     overlays:bool=True, # Beside class maps, images with class colours over them (--no-overlays: none)
     overwrite:bool=False, # Replace results
@@ -199,10 +209,15 @@ def predict(
     scale:str=None,
     threads:int=None, # CPU threads
 )->int: # Exit status: 1 when an image could not be read
-    "Class maps and overlays for images"
+    "Class maps and overlays for images; label volumes for scans"
     from segnb.model_file import image_files
     _threads(threads)
     m, files = _model(model, tta), []
+    if m.volume:
+        import segnb.volumes                            # `predict_scans`
+        if tile or scale:
+            raise ValueError("--tile and --scale are for images, and this is a model for volumes")
+        return _told_of(*m.predict_scans(images, out, overwrite), out, 'scans')
     for p in map(Path, images):
         if not p.exists(): raise FileNotFoundError(f"{p}: no such image or folder")
         files += image_files(p) if p.is_dir() else [p]
@@ -210,8 +225,12 @@ def predict(
     try: scale = scale if scale in (None, 'fit') else float(scale)
     except ValueError: raise ValueError(f"--scale {scale}: give a number or 'fit'") from None
     done, failed = m.predict_folder(files, out, overlays, overwrite, scale=scale, tile=tile)
-    for f,why in failed.items(): print(f'left out: {why}', file=sys.stderr)
-    print(f'{len(done)} class maps in {out}/, {len(failed)} images left out')
+    return _told_of(done, failed, out, 'images')
+
+def _told_of(done, failed, out, what):
+    "Say what was written and what was left out; the exit status"
+    for why in failed.values(): print(f'left out: {why}', file=sys.stderr)
+    print(f'{len(done)} class maps in {out}/, {len(failed)} {what} left out')
     return 1 if failed else 0
 
 def _model(files, views):

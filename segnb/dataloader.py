@@ -115,10 +115,18 @@ def __len__(self:SegDataLoader):
 # %% ../nbs/06_dataloader.ipynb #255f1181
 def image_weights(
     counts, # (images, classes) from `pixel_counts`
+    share:float=None, # How many of the images that are drawn hold any class but the first, 0..1
 )->np.ndarray: # float (images,), summing to 1
     """How likely each image is if a class is drawn, then a pixel of it;
-    each class that occurs is as likely as another"""
+    each class that occurs is as likely as another. Or such that a `share` of the images holds something."""
     c = np.asarray(counts, dtype=np.float64)
+    if share is not None:
+        if not 0 <= share <= 1: raise ValueError(f"balance={share}: a share of the images is between 0 and 1")
+        holds = c[:,1:].any(1)
+        n = max(holds.sum(), 1), max((~holds).sum(), 1)
+        w = np.where(holds, share/n[0], (1-share)/n[1])
+        if not w.sum(): raise ValueError(f"balance={share}: there is no image of the kind to draw")
+        return w/w.sum()
     w = (c/np.maximum(c.sum(0), 1)).sum(1)
     if not w.sum(): raise ValueError("no class occurs in these masks: all pixels are void")
     return w/w.sum()
@@ -135,14 +143,16 @@ def show_batch(self:SegDataLoader,
     if b is None: b = self.one_batch()
     if not show: return b[0], b[1], list(zip(*b))
     ds = self.dataset.ds
-    return shown(plot_batch(b[0], b[1], ds.classes, max_n=max_n, packed=ds.overlap, **kwargs))
+    kwargs = dict(rgb=ds.rgb, packed=ds.overlap) | kwargs
+    return shown(plot_batch(b[0], b[1], ds.classes, max_n=max_n, **kwargs))
 
 @patch
 def show_results(self:SegDataLoader, b, out, max_n=3, **kwargs):
     "Show image, ground truth, prediction and errors for a batch `b` and decoded predictions `out`"
     out = out[0] if isinstance(out, (tuple, list)) else out
     ds = self.dataset.ds
-    return shown(plot_results(b[0], b[1], out, ds.classes, max_n=max_n, packed=ds.overlap, **kwargs))
+    kwargs = dict(rgb=ds.rgb, packed=ds.overlap) | kwargs
+    return shown(plot_results(b[0], b[1], out, ds.classes, max_n=max_n, **kwargs))
 
 # %% ../nbs/06_dataloader.ipynb #cd8b3557
 def default_crop(size)->tuple:
@@ -203,16 +213,18 @@ def from_dataset(cls:SegDataLoaders,
     path='.', # Where the `Learner` keeps its files
     device=None, # Default: the GPU where there is one
     memory_gb:float=4., # See `Frames`; for each of the two sets
-    balance:bool=False, # Draw training images by `image_weights`
+    balance=False, # Draw training images by `image_weights`; or its `share` of those that hold anything
     **aug # To `SegAugment`: zoom, aspect, max_rotate, flip, dihedral, max_lighting, focus (or names), …
 ):
     "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
     aug, device = _checked(aug, ds, bs, val_bs), device or default_device()
-    idxs = two_sides_of((split or RandomSplitter(.2, seed=42))(ds.images), ds)
+    split = split or getattr(ds, 'split', None) or RandomSplitter(.2, seed=42)
+    idxs = two_sides_of(split(ds.images), ds)
     train, valid = (Frames(ds.subset(o), memory_gb) for o in idxs)
     warn_of_missing(train)
     if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)
-    bs, weights = min(bs, len(train)), image_weights(train.counts) if balance else None
+    share = None if isinstance(balance, bool) else balance
+    bs, weights = min(bs, len(train)), None if balance is False else image_weights(train.counts, share)
     train = SegDataLoader(train, bs, True, augment, device, drop_last=True, weights=weights)
     return _loaders(cls, train, SegDataLoader(valid, val_bs or bs, device=device), path, device)
 
@@ -312,5 +324,6 @@ def test_dl(self:SegDataLoaders,
         raise ValueError("test_dl gives images without masks; make a SegDataLoader of Frames for labelled "
                          "ones")
     like = self.valid_ds.ds
+    if like.volume: raise NotImplementedError("scans are labelled by learn.seg_model().predict_volume(scan)")
     ds = SegDataset(L(fnames), None, self.codes, size=like.size, range=like.range)
     return self.valid.new(Frames(ds), bs=bs or self.valid.bs)

@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.torch_core import TensorImage, TensorMask
 from .draw import as_image, colorize, legend_handles, overlay
 from .masks import Codes, PairFiles, camvid_codes, codes_for, mask_numbers, void_names
-from .pairs import FoundPairs, scan_suffixes, two_sides
+from .pairs import FoundPairs, is_scan, stem_of, two_sides
 
 # %% ../nbs/01_dataset.ipynb #fb98ccb0
 class SegDataset(PairFiles):
@@ -37,7 +37,7 @@ def show(self:SegDataset,
     "Image, mask in colours, and overlay of pair `i`, with a legend; returns the figure"
     import matplotlib.pyplot as plt
     x,y = self[i]
-    x, n = as_image(x, rgb), len(self.classes)
+    x, n = as_image(x, rgb or self.rgb), len(self.classes)
     columns = [(self.images[i].stem, x), ('mask', colorize(y, n)),
                ('overlay', overlay(x, y, n, alpha))]
     fig, axs = plt.subplots(1, 3, figsize=(12, 12/3*x.shape[0]/x.shape[1]+.6))
@@ -59,7 +59,7 @@ def as_dataset(
     channels=None,
 )->tuple: # `(SegDataset, splitter or None)`
     "The pairs as a data set, if every image has a mask"
-    flat = [i for i,p in enumerate(found.images) if not p.name.endswith(scan_suffixes)]
+    flat = [i for i,p in enumerate(found.images) if not is_scan(p)]
     images, masks, rois = (None if ps is None else L(ps)[flat]
                            for ps in (found.images, found.masks, found.rois))
     if found.lone:
@@ -67,7 +67,8 @@ def as_dataset(
         raise ValueError(f"{len(found.lone)} of {len(found)+len(found.lone)} images have no mask in "
                          f"{found.parts[0][2]}: {some} … Each NAME.* needs a NAME_P.png or NAME.png there; "
                          "add the masks or move the images away.")
-    if not images: raise FileNotFoundError(f"{found.path}: no images in {found.parts[0][1]}")
+    if not images: raise FileNotFoundError(
+        f"{found.path}: no images in {found.parts[0][1]}" + found.scans*", but scans: see find_volumes")
     codes = codes_for(found, codes, colors, void, values)
     ds = SegDataset(images, masks, codes, colors, size, void, range, rois, resize, channels)
     return ds, found.splitter()
@@ -101,8 +102,8 @@ def ListSplitter(
     if isinstance(names, (str, Path)): names = Path(names).read_text(encoding='utf-8').splitlines()
     wanted = {n.strip() for n in names if n.strip()}
     def _inner(files):
-        valid = [i for i,n in enumerate(_names(files)) if n in wanted or Path(n).stem in wanted]
-        missing = wanted - {n for o in _names(files) for n in (o, Path(o).stem)}
+        own = [{n, Path(n).stem, stem_of(Path(n))} for n in _names(files)]
+        valid, missing = [i for i,names in enumerate(own) if names & wanted], wanted - set().union(*own)
         if missing: raise ValueError(f"the validation list names {len(missing)} images that are not there: "
                                      f"{', '.join(sorted(missing)[:3])} …")
         return two_sides(files, valid)

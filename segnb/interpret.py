@@ -115,7 +115,7 @@ def plot_worst(self:Results,
     xs, ys = zip(*(self.frames[i] for i in idxs))
     preds = [torch.from_numpy(self.preds[i]) for i in idxs]
     titles = [f'{t.index[i]}: {by} {t[by].iloc[i]:.2f}' for i in idxs]
-    return plot_results(xs, ys, preds, self.classes, n, titles)
+    return plot_results(xs, ys, preds, self.classes, n, titles, rgb=self.frames.ds.rgb)
 
 # %% ../nbs/11_interpret.ipynb #a2795358
 @patch

@@ -157,7 +157,8 @@ def show_results(self:SegLearner,
     with torch.inference_mode(), autocast(x.device, self.half): out = self.model.eval()(x)
     overlap = _overlap(self.dls)
     pred = pack_masks(out > 0) if overlap else out.argmax(1)
-    return shown(plot_results(x, y, pred, self.dls.classes, max_n=max_n, packed=overlap, **kwargs))
+    kwargs = dict(rgb=getattr(getattr(dl.dataset, 'ds', None), 'rgb', None), packed=overlap) | kwargs
+    return shown(plot_results(x, y, pred, self.dls.classes, max_n=max_n, **kwargs))
 
 # %% ../nbs/07_learner.ipynb #1b69cc3d
 @patch

@@ -17,7 +17,7 @@ from fastcore.basics import NS, patch
 from fastcore.foundation import L
 from .core import (VOID, as_levels, few, image_size, is_deep, opened, pair_of, progress, read_channels,
                         resized_image, resized_mask, to_rgb)
-from .pairs import FoundPairs, scan_suffixes
+from .pairs import FoundPairs, is_scan
 
 # %% ../nbs/library/masks.ipynb #ae5ade78
 def color_table(
@@ -235,7 +235,7 @@ def codes_for(
     if found.classes: return Codes(found.classes, void=())
     named = None if codes is None else Codes(codes, void)
     if named and (len(named) != 2 or colors is not None): return named
-    masks = [m for m in found.masks if not m.name.endswith(scan_suffixes)] or found.masks
+    masks = [m for m in found.masks if not is_scan(m)] or found.masks
     if numbers is None: numbers = found_numbers(masks, colors)
     return fit_values(named, numbers, masks[0].parent) if named else guess_codes(numbers, masks)
 
@@ -243,6 +243,9 @@ def codes_for(
 class PairFiles:
     "Files of images and masks, read one by one; `SegDataset` makes tensors of them"
     overlap = False                         # whether masks are packed: see `OverlapDataset`
+    volume = None                           # how slices of volumes are made: see `VolumeDataset`
+    patients = None                         # whose image each is, where that must not be on both sides
+    rgb = None                              # the channels to show; None: the first three
     def __init__(self,
         images, # Paths of the images
         masks, # Paths of the masks, in the same order; None for images without labels

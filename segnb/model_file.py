@@ -34,7 +34,7 @@ def at_size(p, size):
     "Probabilities (B,classes,h,w) at `(height,width)`, bilinear; unchanged if they have it"
     return p if tuple(size) == tuple(p.shape[-2:]) else F.interpolate(p, size=tuple(size), mode='bilinear')
 
-_facts = ('scale','range','resize','channels','overlap','threshold')
+_facts = ('scale','range','resize','channels','overlap','threshold','volume')
 
 class SegModel:
     "A network with the names of its classes: takes images, gives class maps"
@@ -55,6 +55,7 @@ class SegModel:
         # The probability from which a class is predicted: one for each class that overlaps, or one for the
         # second of two; default: one half
         threshold=None,
+        volume=None, # Trained on slices of volumes: `k` neighbours, `axes`; see `VolumeDataset`
     ):
         if getattr(model, 'config', {}).get('pad') is False: raise ValueError(
             "an unpadded UNet labels only the middle of an image: build it with pad=True to predict")
@@ -64,7 +65,7 @@ class SegModel:
         self.half = half_dtype(self.device) is not None if half is None else half
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
         self.temperature, self.range = float(temperature), range and tuple(range)
-        self.resize, self.channels, self.overlap = resize, channels, bool(overlap)
+        self.resize, self.channels, self.overlap, self.volume = resize, channels, bool(overlap), volume
         self.threshold = None if threshold is None else [float(t) for t in np.atleast_1d(threshold)]
         if threshold is not None and (len(self.threshold) != n or not overlap and len(codes) != 2):
             raise ValueError(
@@ -234,6 +235,8 @@ def image(self:SegModel,
     src, # See `predict`
 ):  # RGB, or an array (H,W,C) where the model has `channels`
     "An image as this model wants it, at its own size. Raises `ValueError` when it cannot be read."
+    if self.volume and isinstance(src, (str, Path)): raise ValueError(
+        f"{src}: this model was trained on slices of volumes: predict_volume labels a scan")
     if self.channels is not None: return as_levels(read_channels(src, self.channels), self.range, src)
     is_array = isinstance(src, np.ndarray) and src.ndim in (2,3)
     return Image.fromarray(as_image(src)) if is_array else read_image(src, self.range)

@@ -457,14 +457,14 @@ def test_13_a_temporary_folder_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(d, "_kind_of_disk", lambda p: "tmpfs")
     Frames(ds, memory_gb=0)                                                     # a little is no harm
     monkeypatch.setattr(d.shutil, "disk_usage", lambda p: SimpleNamespace(free=2**60))
-    with pytest.raises(OSError, match="is in memory, and has room for"): d._check_room(2**50)
+    with pytest.raises(OSError, match="is in memory, and has room for"): d.check_room(2**50)
 
 
 def test_13_the_disk_is_taken_for_real(tmp_path):
     import os
-    from segnb.frames import _row
+    from segnb.frames import byte_row
     before = {f for f in os.listdir("/proc/self/fd")}
-    row = _row(50 * 2**20, True)
+    row = byte_row(50 * 2**20, True)
     files = [f"/proc/self/fd/{f}" for f in set(os.listdir("/proc/self/fd")) - before]
     taken = [os.stat(f).st_blocks * 512 for f in files if os.path.exists(f)]
     base = row.numpy().base
