@@ -22,8 +22,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np, pandas as pd, torch, torch.nn as nn
-from fastai.vision.all import (DataBlock, ImageBlock, MultiCategoryBlock, Normalize,
-    RandomSplitter, Resize, FBetaMulti, accuracy_multi, aug_transforms, create_head, vision_learner)
+from fastai.vision.all import (DataBlock, ImageBlock, Learner, MultiCategoryBlock, Normalize,
+    RandomSplitter, Resize, FBetaMulti, accuracy_multi, add_head, aug_transforms,
+    default_split)
 from fastai.torch_core import set_seed
 from PIL import Image
 from sklearn.metrics import fbeta_score
@@ -44,9 +45,6 @@ class LastMap(nn.Module):
         super().__init__()
         self.encoder = encoder
     def forward(self, x): return self.encoder(x)[-1]
-
-
-def arch(pretrained=True): return encoder(ENCODER, pretrained=pretrained)
 
 
 def f2(p, y, threshold):
@@ -100,7 +98,7 @@ AUGMENT = {'none': [], 'turns': aug_transforms(flip_vert=True, max_warp=0.),
 def learner(dls, seed):
     set_seed(seed)
     metrics = [partial(accuracy_multi, thresh=.2), FBetaMulti(2, thresh=.2, average='samples')]
-    learn = vision_learner(dls, arch, cut=LastMap, custom_head=create_head(320, dls.c), metrics=metrics)
+    learn = Learner(dls, add_head(LastMap(encoder(ENCODER)), 320, dls.c), splitter=default_split, metrics=metrics)
     dls.train.rng.seed(seed)
     return learn
 
@@ -138,7 +136,7 @@ def of_tiles(p, y, run):
     return [dict(seed=run['seed'], loss=l, labels=a, missed=b, extra=c) for l,a,b,c in zip(losses, *counts)]
 
 
-def measure(folder, out, seeds, epochs):
+def measure(folder, out, seeds, epochs, models):
     tiles, data = Tiles(folder), folder.name
     beside = lambda name: out.with_name(f'{out.stem}_{name}.csv')
     y = np.array([[l in tags.split() for l in tiles.vocab] for tags in tiles.df.tags])
@@ -155,24 +153,23 @@ def measure(folder, out, seeds, epochs):
             valid = RandomSplitter(.2, seed=seed)(tiles.df)[1]
             train_y = np.delete(y, valid, 0)
             add('frequent', most_frequent(train_y, y[valid]), y[valid], 0., lr=0.)
-        small = (2, epochs)
         for name, tfms in AUGMENT.items():
             last = f'{name} 64, 128' if name == 'turns' else f'{name} 64'
-            if is_done(out, model=last, seed=seed): continue
+            if f'{name} 64' not in models or is_done(out, model=last, seed=seed): continue
             learn = learner(tiles.dls(64, tfms, seed), seed)
-            with learn.no_bar(): found = lr_find(learn).lr if name == 'turns' else None
-            seconds = train(learn, *small)
+            with learn.no_bar(): found = lr_find(learn).lr if (name, seed) == ('turns', 1) else None
+            seconds = train(learn, 1, epochs)
             add(f'{name} 64', *probabilities(learn), seconds, found=found)
             if name != 'turns': continue
             learn.dls = tiles.dls(128, tfms, seed)
-            seconds += train(learn, 1, max(1, epochs//2), .5)
+            seconds += train(learn, 1, 1, .5)
             p, valid_y = probabilities(learn)
             add_rows(of_labels(p, valid_y, tiles.vocab, dict(seed=seed)), beside('labels'))
             add_rows(of_tiles(p, valid_y, dict(seed=seed)), beside('tiles'))
             add(last, p, valid_y, seconds)
-        if is_done(out, model='turns 128', seed=seed): continue
+        if 'turns 128' not in models or is_done(out, model='turns 128', seed=seed): continue
         learn = learner(tiles.dls(128, AUGMENT['turns'], seed), seed)
-        seconds = train(learn, 1, max(1, epochs//2+2))
+        seconds = train(learn, 1, 2)
         add('turns 128', *probabilities(learn), seconds)
 
 
@@ -180,10 +177,12 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path)
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3,4,5])
-    p.add_argument('--epochs', type=int, default=5, help='unfrozen epochs at 64 pixels')
+    p.add_argument('--epochs', type=int, default=3, help='unfrozen epochs at 64 pixels')
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
+    names = [*(f'{a} 64' for a in AUGMENT), 'turns 128']
+    p.add_argument('--models', nargs='+', default=names, choices=names, help='of `turns 64` its larger tiles are a part')
     args = p.parse_args()
-    measure(args.folder, args.out, args.seeds, args.epochs)
+    measure(args.folder, args.out, args.seeds, args.epochs, args.models)
     df = rows_of(args.out)
     for s in ('f2_other', 'f2_same', 'f2_fixed', 'seconds'): print(s, spread(df, 'model', s).round(3), sep='\n')
     print(differences(df, 'model', 'turns 64', ['f2_other']).round(4).to_string(index=False))

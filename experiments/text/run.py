@@ -32,7 +32,7 @@ from common import add_rows, differences, is_done, rows_of, spread
 from segnb.lr_finder import lr_find
 from segnb.one_cycle import fit_one_cycle
 
-SIZE = dict(emb_sz=64, n_hid=128, n_layers=2)
+SIZE = dict(emb_sz=48, n_hid=96, n_layers=2)
 torch.set_num_threads(1)
 
 
@@ -78,7 +78,7 @@ def language_model(texts, seed, vocab, epochs, out):
     set_seed(seed)
     learn = language_model_learner(dls, AWD_LSTM, config={**awd_lstm_lm_config, **SIZE}, drop_mult=.3,
                                    pretrained=False)
-    found = lr_find(learn).lr
+    with learn.no_bar(): found = lr_find(learn).lr if seed == 1 else None
     seconds = quietly(learn, lambda: fit_one_cycle(learn, epochs, 1e-2))
     tokens = torch.cat([x.flatten() for x,_ in dls.train])
     p = (torch.bincount(tokens, minlength=len(vocab))+1.)/(len(tokens)+len(vocab))
@@ -147,9 +147,9 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path)
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3,4,5])
-    p.add_argument('--epochs', type=int, default=6, help="the classifier's")
-    p.add_argument('--lm-epochs', type=int, default=4)
-    p.add_argument('--most', type=int, default=300, help='tokens of a text that are read')
+    p.add_argument('--epochs', type=int, default=5, help="the classifier's")
+    p.add_argument('--lm-epochs', type=int, default=3)
+    p.add_argument('--most', type=int, default=200, help='tokens of a text that are read')
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
     measure(args.folder, args.out, args.seeds, args.epochs, args.lm_epochs, args.most)
