@@ -7,7 +7,7 @@ __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop'
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
            'atomic_file', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype', 'fast_bf16',
            'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'process', 'over_processes',
-           'is_fitting', 'is_half', 'Watcher', 'peak_memory']
+           'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, sys, sysconfig
@@ -221,7 +221,10 @@ def save_tensors(
     tensors:dict, metadata:dict, fn, # Tensors by name, strings by name for the header, and a path
 )->Path:
     "A safetensors file, whole or not at all"
-    tensors = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}
+    tensors, seen = {k: v.detach().cpu().contiguous() for k,v in tensors.items()}, set()
+    for k,v in tensors.items():                             # tied weights: the format wants each by itself
+        if v.untyped_storage().data_ptr() in seen: tensors[k] = v.clone()
+        seen.add(v.untyped_storage().data_ptr())
     try:
         with atomic_file(fn) as tmp: save_file(tensors, tmp, metadata=metadata)
     # a full disk, for one
@@ -345,6 +348,13 @@ def is_half(
     "Whether the forward pass of a learner is in half precision, segnb's way or fastai's"
     # on a plain `Learner`, `half` is the method of its network
     return getattr(learn, 'half', False) is True or any(cb.name == 'mixed_precision' for cb in learn.cbs)
+
+def group_names(
+    learn, # Any fastai `Learner` that has an optimiser
+):  # A list, or None where nothing is known of the groups
+    "Names of the parameter groups: a `SegLearner` has encoder, decoder and head"
+    known = len(learn.opt.hypers) == 3 and hasattr(type(learn), 'seg_model')
+    return ['encoder','decoder','head'] if known else None
 
 class Watcher(Callback):
     "A callback that runs in training runs only, and is told when it is put on a learner and taken off"

@@ -14,7 +14,7 @@ import numpy as np, torch
 from fastcore.basics import store_attr, patch, ifnone
 from fastai.callback.core import Callback, CancelFitException, CancelEpochException
 from fastai.callback.schedule import minimum, slide, steep, valley
-from .checkpoint import random_state, set_random_state
+from .checkpoint import loader_state, random_state, set_loader_state, set_random_state
 from .learner import SegLearner
 
 # %% ../nbs/08_lr_finder.ipynb #c516dccb
@@ -28,14 +28,14 @@ def undisturbed(
     free = [p.requires_grad for p in learn.model.parameters()]
     opt = learn.opt and (copy.deepcopy(learn.opt.state_dict()), [dict(h) for h in learn.opt.hypers],
                          learn.opt.frozen_idx)
-    rng, dl_rng, kept = random_state(), learn.dls.train.rng.getstate(), dict(learn.recorder.__dict__)
+    rng, order, kept = random_state(), loader_state(learn.dls.train), dict(learn.recorder.__dict__)
     try: yield
     finally:
         learn.model.load_state_dict(weights)
         for p,r in zip(learn.model.parameters(), free): p.requires_grad_(r)
         _restore_opt(learn, opt)
         set_random_state(rng)
-        learn.dls.train.rng.setstate(dl_rng)
+        set_loader_state(learn.dls.train, order)
         learn.recorder.__dict__.clear()
         learn.recorder.__dict__.update(kept)
 

@@ -15,6 +15,7 @@ from fastcore.foundation import L
 from fastai.callback.schedule import ParamScheduler, SchedCos, SchedLin, combine_scheds
 from .learner import SegLearner
 from .checkpoint import Checkpoint
+from .core import group_names
 
 # %% ../nbs/09_one_cycle.ipynb #6d701bd6
 anneals = dict(cos=SchedCos, linear=SchedLin)
@@ -120,8 +121,7 @@ def fit_one_cycle(
     _warn_of_few_steps(n_epoch, n_batches)
     shape = dict(div=div, div_final=div_final, pct_start=pct_start, moms=ifnone(moms, learn.moms),
                  anneal=anneal)
-    groups = ['encoder','decoder','head'] if len(peak) == 3 else None
-    learn.one_cycle = dict(n_iter=n_epoch*n_batches, lr_max=peak, groups=groups, **shape)
+    learn.one_cycle = dict(n_iter=n_epoch*n_batches, lr_max=peak, groups=group_names(learn), **shape)
     if resume is not None: cbs = L(cbs)+_checkpoint(resume, shape, peak)
     cbs = ParamScheduler(cycles(peak, **shape))+L(cbs)
     learn.fit(n_epoch, cbs=cbs, reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)

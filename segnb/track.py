@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn
 from fastai.callback.hook import Hooks
 from fastcore.basics import patch, store_attr
-from .core import Watcher, as_unit, is_half, last_row, machine
+from .core import Watcher, as_unit, group_names, is_half, last_row, machine
 from .draw import as_image, colorize
 from .learner import SegLearner
 
@@ -71,6 +71,12 @@ def _of_model(model):
                 parameters=total(model.parameters()), model=json.dumps(config, default=str),
                 learning=total(p for p in model.parameters() if p.requires_grad))
 
+def _classes(dls):
+    "Names of the classes. Loaders of texts have the tokens first; a language model's have nothing else."
+    vocab = getattr(dls, 'vocab', getattr(dls.train.after_item, 'vocab', []))
+    if len(vocab) == 2 and 'xxunk' in vocab[0]: vocab = vocab[1]
+    return [] if 'xxunk' in vocab else vocab
+
 def _of_data(dls):
     aug, frames = getattr(dls.train, 'augment', None), getattr(dls, 'train_ds', None)
     own, size = {}, lambda s: 'x'.join(map(str, s))
@@ -78,7 +84,7 @@ def _of_data(dls):
         own = dict(data=str(Path(frames.ds.images[0]).parent), augment=repr(aug),
                    frames=size(frames.sizes[0]), crop=size(getattr(aug, 'crop', ())))
     return dict(own, batch_size=dls.bs, training_items=len(dls.train_ds), validation_items=len(dls.valid_ds),
-                classes=', '.join(map(str, getattr(dls, 'vocab', []))))
+                classes=', '.join(map(str, _classes(dls))))
 
 def _of_training(learn):
     hypers = learn.opt.hypers if learn.opt else [{}]
@@ -236,7 +242,7 @@ class Tracker(Watcher):
 
     def _point(self):
         hypers = self.opt.hypers
-        names = ['encoder','decoder','head'] if len(hypers) == 3 else map(str, range(len(hypers)))
+        names = group_names(self.learn) or map(str, range(len(hypers)))
         lrs = {f'lr/{n}': h['lr'] for n,h in zip(names, hypers)}
         self.log({'batch loss': float(self.learn.smooth_loss), **lrs, 'momentum': hypers[-1].get('mom')})
 
