@@ -67,7 +67,7 @@ class Processes(Callback):
         for cm in {id(m.cm): m.cm for m in self.learn.metrics if hasattr(m, 'cm')}.values():
             cm.add_up(self.dls.device)
         mean = self.recorder.loss
-        both = torch.stack([torch.as_tensor(float(v), device=self.dls.device) for v in (mean.total, mean.count)])
+        both = torch.tensor([float(mean.total), float(mean.count)], device=self.dls.device)
         torch.distributed.all_reduce(both)
         mean.total, mean.count = both[0], both[1].item()
 
