@@ -287,8 +287,9 @@ class VolumeDataset(SegDataset):
         return f"VolumeDataset({len(self)} slices of {n} volumes, k={self.k}, {self.codes})"
 
     def subset(self, idxs):
+        idxs = list(idxs)
         out = super().subset(idxs)
-        out.held, out.slices, out.patients = {}, self.slices[list(idxs)], self.patients[list(idxs)]
+        out.held, out.slices, out.patients = {}, self.slices[idxs], self.patients[idxs]
         return out
 
     def split(self, files):
