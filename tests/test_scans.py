@@ -283,15 +283,15 @@ def test_from_folder_to_prediction(tmp_path):
         assert 2 * (truth * np.asarray(got.dataobj)).sum() / (truth.sum() + np.asarray(got.dataobj).sum()) > .8
     run = segnb("predict", tmp_path / "m.safetensors", d / "images", "--out", tmp_path / "out")
     assert run.returncode == 2 and "p3_6.nii.gz is already there" in run.stderr
+    assert "--channels: is for images" in segnb("train", d, "--channels", 3, "--out", tmp_path / "n.safetensors").stderr
     half(d / "images/p0_0.nii.gz")
-    save_scan(np.full((6, 40, 48), np.nan, np.float32), d / "images/p0_1.nii.gz", read_scan(d / "images/p0_1.nii.gz"))
+    sitk.WriteImage(as_itk(np.full((6, 40, 48), np.nan, np.float32)), d / "images/none.mha")
     run = segnb("predict", tmp_path / "m.safetensors", d / "images", "--out", tmp_path / "out", "--overwrite", "--tta", "flip")
-    assert run.returncode == 1 and "6 class maps" in run.stdout, run.stdout
-    assert "p0_0.nii.gz: cannot be read" in run.stderr and "p0_1.nii.gz: holds NaN" in run.stderr
+    assert run.returncode == 1 and "7 class maps" in run.stdout, run.stdout
+    assert "p0_0.nii.gz: cannot be read" in run.stderr and "none.mha: holds NaN" in run.stderr
     run = segnb("check", d)
     assert run.returncode == 1 and "unreadable image" in run.stdout
     assert "are for images" in segnb("predict", tmp_path / "m.safetensors", d / "images", "--scale", 2).stderr
-    assert "--channels: is for images" in segnb("train", d, "--channels", 3, "--out", tmp_path / "n.safetensors").stderr
 
 
 @pytest.fixture(scope="module")
