@@ -216,10 +216,12 @@ def windowed(
     range=None, # `(low,high)`: the values that become 0 and 255; default: percentiles 0.5 and 99.5
     path='the scan', # For the message
 )->np.ndarray: # uint8, the same shape
-    "A volume as bytes. Raises `ValueError` where there is nothing between black and white."
+    "A volume as bytes. Raises `ValueError` for NaN, and where nothing is between black and white."
+    if not np.isfinite(a).all(): raise ValueError(
+        f"{path}: holds NaN or infinite numbers. Save it with others in their place (numpy.nan_to_num).")
     low, high = np.percentile(a, (.5, 99.5)) if range is None else range
     if not high > low: raise ValueError(
-        f"{path}: no window from {low:g} to {high:g}: the scan is empty, holds NaN, or needs another range=")
+        f"{path}: no window from {low:g} to {high:g}: the scan is empty, or needs another range=")
     out = np.empty(a.shape, dtype=np.uint8)
     for o,s in zip(out, a): o[:] = ((s.astype(np.float32)-low)*(255/(high-low))).clip(0, 255).round()
     return out
@@ -287,8 +289,9 @@ class VolumeDataset(SegDataset):
         return f"VolumeDataset({len(self)} slices of {n} volumes, k={self.k}, {self.codes})"
 
     def subset(self, idxs):
+        idxs = list(idxs)
         out = super().subset(idxs)
-        out.held, out.slices, out.patients = {}, self.slices[list(idxs)], self.patients[list(idxs)]
+        out.held, out.slices, out.patients = {}, self.slices[idxs], self.patients[idxs]
         return out
 
     def split(self, files):

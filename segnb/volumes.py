@@ -87,9 +87,11 @@ def predict_scans(self:SegModel,
     Path(dst).mkdir(parents=True, exist_ok=True)
     done, failed = [], {}
     for f,fn in zip(files, targets):
-        try: scan = read_scan(f)
+        try:
+            scan = read_scan(f)
+            pred = self.predict_volume(scan, axes, bs)
         except (ValueError, FileNotFoundError) as e: failed[f] = str(e)
-        else: done.append(save_scan(self.codes.decode(self.predict_volume(scan, axes, bs)), fn, scan))
+        else: done.append(save_scan(self.codes.decode(pred), fn, scan))
     return done, failed
 
 # %% ../nbs/library/volumes.ipynb #5e826591

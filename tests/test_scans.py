@@ -202,7 +202,7 @@ def test_a_label_that_does_not_fit_is_named(tmp_path, kind):
 
 def test_what_has_no_window_is_named(tmp_path):
     with pytest.raises(ValueError, match="a.nii: no window from 5 to 5"): windowed(np.full((2, 3, 4), 5), path="a.nii")
-    with pytest.raises(ValueError, match="no window from nan"): windowed(np.full((2, 3, 4), np.nan))
+    with pytest.raises(ValueError, match="holds NaN"): windowed(np.full((2, 3, 4), np.nan))
     with pytest.raises(ValueError, match="the lower one first"): VolumeDataset([], None, ["a", "b"], range=(400, -1000))
     with pytest.raises(ValueError, match="axes are some of 0, 1 and 2"): VolumeDataset([], None, ["a", "b"], axes=3)
 
@@ -283,13 +283,15 @@ def test_from_folder_to_prediction(tmp_path):
         assert 2 * (truth * np.asarray(got.dataobj)).sum() / (truth.sum() + np.asarray(got.dataobj).sum()) > .8
     run = segnb("predict", tmp_path / "m.safetensors", d / "images", "--out", tmp_path / "out")
     assert run.returncode == 2 and "p3_6.nii.gz is already there" in run.stderr
+    assert "--channels: is for images" in segnb("train", d, "--channels", 3, "--out", tmp_path / "n.safetensors").stderr
     half(d / "images/p0_0.nii.gz")
+    sitk.WriteImage(as_itk(np.full((6, 40, 48), np.nan, np.float32)), d / "images/none.mha")
     run = segnb("predict", tmp_path / "m.safetensors", d / "images", "--out", tmp_path / "out", "--overwrite", "--tta", "flip")
-    assert run.returncode == 1 and "7 class maps" in run.stdout and "p0_0.nii.gz: cannot be read" in run.stderr
+    assert run.returncode == 1 and "7 class maps" in run.stdout, run.stdout
+    assert "p0_0.nii.gz: cannot be read" in run.stderr and "none.mha: holds NaN" in run.stderr
     run = segnb("check", d)
     assert run.returncode == 1 and "unreadable image" in run.stdout
     assert "are for images" in segnb("predict", tmp_path / "m.safetensors", d / "images", "--scale", 2).stderr
-    assert "--channels: is for images" in segnb("train", d, "--channels", 3, "--out", tmp_path / "n.safetensors").stderr
 
 
 @pytest.fixture(scope="module")
