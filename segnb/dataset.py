@@ -142,7 +142,7 @@ def ClipSplitter(
 def FoldSplitter(
     fold:int, # Which fold is validation, 0..n-1
     n:int=5, # Number of folds
-    clip=None, # As in `ClipSplitter`; None lets every image go its own way
+    clip=None, # As in `ClipSplitter`; None: every image is a group of its own
     seed:int=42, # The same seed gives the same folds
 ):
     "Fold `fold` of `n` as validation set"

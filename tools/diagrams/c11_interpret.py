@@ -8,7 +8,7 @@ def taking_apart():
     d.box(20, 92, 120, 60, "mean IoU\nof the whole set", "#fff4d6", "#b58900", size=12)
     rows = [("which images?", "plot_worst, order", "wrong labels? conditions that are missing in training?"),
             ("which classes, for what?", "most_confused, confusion", "classes that look alike, or mean nearly the same"),
-            ("where in the image?", "boundary_errors", "boundaries: resolution; areas: what it has not understood"),
+            ("where in the image?", "boundary_errors", "boundaries: resolution; areas: what it never saw"),
             ("was there enough of it?", "class_coverage, weak_classes", "more images, weights, crops around it")]
     for k, (question, tool, remedy) in enumerate(rows):
         y = 14+58*k
