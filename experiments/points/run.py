@@ -12,16 +12,16 @@ The vanishing point of a drawn street (`segnb.samples.aimed_streets`), 120 train
 - `heat map`: a U-Net on the same encoder with one output, softmax over the pixels, cross-entropy with a small
   Gaussian around the point; the point is the mean place under the softmax.
 
-All networks have the same number of epochs, two of them frozen. (`pooled` was run with one seed.) The seed decides new weights, order and augmentation;
-the images are the same. Criterion, fixed beforehand: the mean distance in pixels on the validation images.
+All networks have the same number of epochs, two of them frozen. (`pooled` was run with one seed.) The seed
+decides new weights, order and augmentation; the images are the same. Criterion, fixed beforehand: the mean distance in pixels on the validation images.
 An interrupted run goes on."""
 import argparse, sys, time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
-from fastai.vision.all import (ColSplitter, ConvLayer, DataBlock, Flatten, ImageBlock, Learner, MSELossFlat, Normalize, PILImage,
-    PointBlock, TensorPoint, TransformBlock, add_head, aug_transforms, default_split, params)
+from fastai.vision.all import (ColSplitter, ConvLayer, DataBlock, Flatten, ImageBlock, Learner, MSELossFlat,
+    Normalize, PILImage, PointBlock, TransformBlock, add_head, aug_transforms, default_split, params)
 from fastai.torch_core import set_seed
 
 from common import add_rows, differences, is_done, rows_of, spread

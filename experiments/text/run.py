@@ -146,9 +146,9 @@ def measure(folder, out, seeds, epochs, lm_epochs, most):
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path)
-    p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3,4,5])
-    p.add_argument('--epochs', type=int, default=5, help="the classifier's")
-    p.add_argument('--lm-epochs', type=int, default=3)
+    p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3])
+    p.add_argument('--epochs', type=int, default=8, help="the classifier's")
+    p.add_argument('--lm-epochs', type=int, default=6)
     p.add_argument('--most', type=int, default=200, help='tokens of a text that are read')
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
