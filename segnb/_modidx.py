@@ -577,6 +577,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'segnb.monitor.Monitor.__init__': ('library/monitor.html#monitor.__init__', 'segnb/monitor.py'),
                                'segnb.monitor.Monitor._draw': ('library/monitor.html#monitor._draw', 'segnb/monitor.py'),
                                'segnb.monitor.Monitor._end': ('library/monitor.html#monitor._end', 'segnb/monitor.py'),
+                               'segnb.monitor.Monitor._read': ('library/monitor.html#monitor._read', 'segnb/monitor.py'),
                                'segnb.monitor.Monitor._scores': ('library/monitor.html#monitor._scores', 'segnb/monitor.py'),
                                'segnb.monitor.Monitor.after_batch': ('library/monitor.html#monitor.after_batch', 'segnb/monitor.py'),
                                'segnb.monitor.Monitor.after_epoch': ('library/monitor.html#monitor.after_epoch', 'segnb/monitor.py'),

@@ -16,7 +16,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np, tifffile, torch
+import numpy as np, segnb, tifffile, torch
 from PIL import Image, ImageOps
 from fastai.callback.core import Callback
 from fastai.torch_core import default_device
@@ -310,7 +310,7 @@ def evidence(
     name, # Such as 'losses/losses.csv'
 )->Path:
     "A table of an experiment: in the repository, or where pip has put it"
-    fn = Path(__file__).resolve().parents[1]/'experiments'/name
+    fn = Path(segnb.__file__).resolve().parents[1]/'experiments'/name
     return fn if fn.exists() else Path(sysconfig.get_path('data'))/'share/segnb/experiments'/name
 
 # %% ../nbs/library/core.ipynb #3b7afc39

@@ -133,10 +133,14 @@ class Monitor(Watcher):
             if name == 'valid_loss': h.valid.append((epoch, v))
             elif name != 'train_loss': h.scores.setdefault(name, []).append((epoch, v))
 
+    def _read(self):
+        "The losses as numbers, for which a GPU is waited for"
+        self.history.losses = [float(o) for o in self.history.losses]
+
     def _draw(self, says=None):
         start = time.perf_counter()
         if says is None and start-self.drawn < max(self.every, 20*self.cost): return
-        self.history.losses = [float(o) for o in self.history.losses]
+        self._read()
         self.says = says or describe_training(self.history, start-self.started)
         self.text.value = spoken(self.says)
         self.image.show(draw_training(self.history), self.says)
@@ -171,6 +175,7 @@ class Monitor(Watcher):
         "The last image, and a button that no longer does anything"
         from IPython.display import display
         self.button.disabled, self.button.description = True, how
+        self._read()
         self._draw(f'{says or how}. {describe_training(self.history, None)}')
         if self.handle is None: display(self.view)
         # so that the page keeps the last image, not the first
