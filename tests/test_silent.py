@@ -476,12 +476,12 @@ def test_13_the_disk_is_taken_for_real(tmp_path):
 def test_14_several_processes_are_refused(tmp_path, way):
     pytest.importorskip("accelerate")
     import fastai.distributed                                                   # noqa: F401  it adds these methods to Learner
-    with pytest.raises(NotImplementedError, match="segnb trains in one process"): getattr(small_learner(few(tmp_path / "d")), way)()
+    with pytest.raises(NotImplementedError, match="take over the batch norm"): getattr(small_learner(few(tmp_path / "d")), way)()
 
 
 def test_14_networks_for_several_devices_are_refused(tmp_path):
     dls = few(tmp_path / "d")
-    with pytest.raises(NotImplementedError, match="one process"): SegLearner(dls, nn.DataParallel(UNet(3, 2, width=4, depth=2, pad=True)))
+    with pytest.raises(NotImplementedError, match="take over the batch norm"): SegLearner(dls, nn.DataParallel(UNet(3, 2, width=4, depth=2, pad=True)))
     learn = small_learner(dls)
     learn.model = nn.SyncBatchNorm.convert_sync_batchnorm(learn.model)
     with pytest.raises(NotImplementedError, match="SyncBatchNorm"): quietly(learn, 1, 1e-3)
