@@ -27,9 +27,10 @@ class _Folds:
         "Weight and bias to convolve with"
         if not self.norms or self.norms[0].training: return self.weight, self.bias
         n = self.norms[0]
+        if torch.compiler.is_compiling(): return self._fold(n)
         of = [self.weight, self.bias, n.weight, n.bias, n.running_mean, n.running_var]
         learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in of)
-        if learns or self.weight.is_inference() or torch.compiler.is_compiling(): return self._fold(n)
+        if learns or self.weight.is_inference(): return self._fold(n)
         now = self.weight.device, self.weight.dtype, *(t._version for t in of if t is not None)
         if self.kept is None or self.kept[0] != now:
             with torch.inference_mode(False), torch.no_grad(): self.kept = now, self._fold(n)

@@ -61,7 +61,10 @@ class InputNorm(nn.Module):
         super().__init__()
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float).view(-1,1,1))
         self.register_buffer('std', torch.tensor(std, dtype=torch.float).view(-1,1,1))
-    def forward(self, x): return (x.as_subclass(torch.Tensor)-self.mean)/self.std
+    def forward(self, x):
+        # fastai's kind of tensor as a plain one; a plain one is left alone, as torch.compile does not follow
+        if type(x) is not torch.Tensor: x = x.as_subclass(torch.Tensor)
+        return (x-self.mean)/self.std
     def extra_repr(self):
         mean, std = ([round(v,3) for v in o.flatten().tolist()] for o in (self.mean, self.std))
         return f"mean={mean}, std={std}"
