@@ -2,7 +2,7 @@
 import json, os, shlex, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
-import pandas as pd, torch
+import pandas as pd, torch, torch.nn as nn
 from scipy import stats
 from segnb.core import atomic_file, autocast, machine, one_at_a_time
 from segnb.dataset import find_pairs
@@ -55,6 +55,14 @@ def random_batch(size, bs, classes=11, device='cpu'):
     "Images and masks of noise"
     torch.manual_seed(0)
     return torch.rand(bs, 3, *size).to(device), torch.randint(0, classes, (bs, *size)).to(device)
+
+
+class LastMap(nn.Module):
+    "The last feature map of an encoder"
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+    def forward(self, x): return self.encoder(x)[-1]
 
 
 class Step:

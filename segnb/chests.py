@@ -6,12 +6,12 @@
 __all__ = ['Chest', 'draw_chest', 'chests']
 
 # %% ../nbs/library/chests.ipynb #03d47dd0
-import csv, json, os, shutil, tempfile
+import csv, json
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from .core import progress
+from .core import atomic_folder, progress
 from .scans import Scan, itk, save_scan
 from .streets import streets_home
 
@@ -138,19 +138,10 @@ def chests(
     if path.exists() and any(path.iterdir()): raise FileExistsError(
         f"{path} exists and does not hold these chests. Nothing was written: give another folder, or remove "
         "it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
-    try:
-        _write(tmp, opts)
-        if path.exists(): path.rmdir()
-        os.rename(tmp, path)
-    except OSError:
-        if not (path/'chests.json').is_file(): raise        # another process was faster, and drew the same
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    with atomic_folder(path, (path/'chests.json').is_file) as tmp: _write(tmp, opts)
     return path
 
 def _write(path, opts):
-    os.chmod(path, 0o755)
     for sub in ('images','labels'): (path/sub).mkdir()
     names, rows = [f'chest_{i:03d}' for i in range(opts['n'])], [_columns]
     for i,name in enumerate(progress(names)):

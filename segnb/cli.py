@@ -72,16 +72,14 @@ def free_place(out, overwrite)->Path:
         raise FileNotFoundError(f"{out.parent}: no folder that can be written to")
     return out
 
-def _free_checkpoints(out, overwrite, resume):
-    "The folder for the checkpoints of a training run, with nothing in it that would be lost"
-    folder = out.with_suffix('.training')
+def _free_checkpoints(folder, overwrite, resume):
+    "See that the folder for the checkpoints of a training run holds nothing that would be lost"
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder}: no interrupted training run there to go on with")
     if folder.exists() and not resume:
         if not overwrite: raise FileExistsError(f"{folder} holds a training run that was interrupted: "
                                                 "--resume goes on with it, --overwrite begins anew.")
         shutil.rmtree(folder)
-    return folder
 
 # %% ../nbs/library/cli.ipynb #2291f762
 def _data_options(
@@ -149,7 +147,7 @@ def train(
     folder = out.with_suffix('.training')
     if first:                                   # of several processes the first one writes
         free_place(out, overwrite)
-        _free_checkpoints(out, overwrite, resume)
+        _free_checkpoints(folder, overwrite, resume)
     set_seed(seed)
     start, dls = time.time(), train_loaders(path, crop, bs, size, resize, k, axes, **kwargs)
     if threshold: check_threshold(dls)

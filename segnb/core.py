@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
-           'atomic_file', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype', 'fast_bf16',
-           'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'process', 'over_processes',
-           'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
+           'atomic_file', 'atomic_folder', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype',
+           'fast_bf16', 'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'process',
+           'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
-import ctypes, gc, math, os, platform, re, sys, sysconfig
+import ctypes, gc, math, os, platform, re, shutil, sys, sysconfig, tempfile
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import date
 from importlib.metadata import version
@@ -217,6 +217,22 @@ def atomic_file(
         os.replace(tmp, fn)
     finally: tmp.unlink(missing_ok=True)
 
+@contextmanager
+def atomic_folder(
+    path, there, # Path; function that says whether it is there after all
+):  # The folder to fill meanwhile
+    "A folder that is there whole or not at all; where another process was faster, its folder stays"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
+    try:
+        os.chmod(tmp, 0o755)
+        yield tmp
+        if path.is_dir(): path.rmdir()
+        os.rename(tmp, path)
+    except OSError:
+        if not there(): raise
+    finally: shutil.rmtree(tmp, ignore_errors=True)
+
 def save_tensors(
     tensors:dict, metadata:dict, fn, # Tensors by name, strings by name for the header, and a path
 )->Path:
@@ -309,7 +325,7 @@ def machine()->dict: # Texts
 def evidence(
     name, # Such as 'losses/losses.csv'
 )->Path:
-    "A table of an experiment: in the repository, or where pip has put it"
+    "A table of an experiment, or its folder: in the repository, or where pip has put it"
     fn = Path(segnb.__file__).resolve().parents[1]/'experiments'/name
     return fn if fn.exists() else Path(sysconfig.get_path('data'))/'share/segnb/experiments'/name
 

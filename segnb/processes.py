@@ -45,7 +45,7 @@ class Processes(Callback):
         if not train.drop_last or not len(train): raise ValueError(
             f"{process()[1]} processes: the training loader needs drop_last=True and a batch for each of "
             f"them; it has {len(train)}")
-        for t in self._tensors(): torch.distributed.broadcast(t, 0)
+        for t in (*self.model.parameters(), *self.model.buffers()): torch.distributed.broadcast(t.data, 0)
 
     def before_train(self):
         seed = torch.randint(2**31, (1,)).to(self.dls.device)
@@ -70,8 +70,6 @@ class Processes(Callback):
         both = torch.tensor([float(mean.total), float(mean.count)], device=self.dls.device)
         torch.distributed.all_reduce(both)
         mean.total, mean.count = both[0], both[1].item()
-
-    def _tensors(self): return [t.data for t in (*self.model.parameters(), *self.model.buffers())]
 
     def _mean(self, ts):
         "Replace tensors by their means over the processes, in one message"

@@ -6,12 +6,12 @@
 __all__ = ['tile_labels', 'made_once', 'draw_tile', 'tiles', 'draw_aimed', 'aimed_streets', 'write_review', 'reviews']
 
 # %% ../nbs/library/samples.ipynb #73d78bc0
-import os, shutil, tempfile
 from math import pi, sin, cos
 from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
+from .core import atomic_folder
 from .streets import (Street, draw_frame, fractal, ground_codes, ground_colours, pick, random_scene,
                            random_street, streets_home)
 
@@ -23,15 +23,7 @@ def made_once(
     "The folder of a made data set"
     path = Path(path or streets_home()/name).expanduser()
     if path.exists(): return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
-    try:
-        make(tmp)
-        os.chmod(tmp, 0o755)
-        os.rename(tmp, path)
-    except OSError:
-        if not path.exists(): raise                         # else another process was faster
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    with atomic_folder(path, path.exists) as tmp: make(tmp)
     return path
 
 # %% ../nbs/library/samples.ipynb #86ee2b7f

@@ -6,7 +6,7 @@
 __all__ = ['street_void', 'street_codes', 'Street', 'Camera', 'Canvas', 'label_blocks', 'random_scene', 'draw_frame', 'streets']
 
 # %% ../nbs/library/streets.ipynb #d16e44fe
-import os, json, shutil, tempfile, warnings
+import os, json, warnings
 from enum import IntEnum
 from math import sin, cos, pi, exp, hypot
 from multiprocessing import get_context, get_all_start_methods
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from fastcore.basics import patch, store_attr
-from .core import progress
+from .core import atomic_folder, progress
 from .masks import camvid_codes
 
 # %% ../nbs/library/streets.ipynb #7a68fa00
@@ -982,7 +982,6 @@ def is_finished(path, opts):
 # %% ../nbs/library/streets.ipynb #1745137d
 def write_set(path, opts, workers=None):
     "Images, masks and lists, into the empty folder `path`"
-    os.chmod(path, 0o755)
     for o in ('images','labels'): (path/o).mkdir()
     n,m = opts['n_clips'],opts['n_frames']
     draw_all(path, n, m, tuple(opts['size']), opts['seed'], workers=workers)
@@ -994,15 +993,7 @@ def write_set(path, opts, workers=None):
 # %% ../nbs/library/streets.ipynb #7a454ead
 def write_beside(path, opts, workers=None):
     "Write the set beside `path`, then rename it; if another process was faster, its set is the same"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
-    try:
-        write_set(tmp, opts, workers)
-        if path.is_dir(): path.rmdir()
-        os.rename(tmp, path)
-    except OSError:
-        if not is_finished(path, opts): raise
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    with atomic_folder(path, lambda: is_finished(path, opts)) as tmp: write_set(tmp, opts, workers)
 
 # %% ../nbs/library/streets.ipynb #13eadced
 def streets(

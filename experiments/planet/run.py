@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import numpy as np, pandas as pd, torch, torch.nn as nn
+import numpy as np, pandas as pd, torch
 from fastai.vision.all import (DataBlock, ImageBlock, Learner, MultiCategoryBlock, Normalize,
     RandomSplitter, Resize, FBetaMulti, accuracy_multi, add_head, aug_transforms,
     default_split)
@@ -31,7 +31,7 @@ from fastai.torch_core import set_seed
 from PIL import Image
 from sklearn.metrics import fbeta_score
 
-from common import add_rows, differences, is_done, rows_of, spread
+from common import LastMap, add_rows, differences, is_done, rows_of, spread
 from segnb.encoders import encoder, input_stats
 from segnb.lr_finder import lr_find
 from segnb.one_cycle import fit_one_cycle
@@ -39,14 +39,6 @@ from segnb.threshold import PRCurves
 
 ENCODER = 'tf_efficientnet_lite0'
 torch.set_num_threads(1)
-
-
-class LastMap(nn.Module):
-    "The last feature map of an encoder"
-    def __init__(self, encoder):
-        super().__init__()
-        self.encoder = encoder
-    def forward(self, x): return self.encoder(x)[-1]
 
 
 def f2(p, y, threshold):

@@ -24,7 +24,7 @@ from fastai.vision.all import (ColSplitter, ConvLayer, DataBlock, Flatten, Image
     Normalize, PILImage, PointBlock, TransformBlock, add_head, aug_transforms, default_split, params)
 from fastai.torch_core import set_seed
 
-from common import add_rows, differences, is_done, rows_of, spread
+from common import LastMap, add_rows, differences, is_done, rows_of, spread
 from segnb.encoders import encoder, input_stats
 from segnb.one_cycle import fit_one_cycle
 from segnb.samples import aimed_streets
@@ -33,14 +33,6 @@ from segnb.unet import EncoderUNet
 ENCODER = 'tf_efficientnet_lite0'
 H, W = 64, 96
 torch.set_num_threads(1)
-
-
-class LastMap(nn.Module):
-    "The last feature map of an encoder"
-    def __init__(self, encoder):
-        super().__init__()
-        self.encoder = encoder
-    def forward(self, x): return self.encoder(x)[-1]
 
 
 def grid(h, w):
