@@ -14,7 +14,7 @@ settings = config["DEFAULT"]
 def lines(name): return [line.strip() for line in settings[name].splitlines() if line.strip()]
 
 
-tables = sorted(here.glob("experiments/*/*.csv"))     # what the chapters quote: `segnb.core.evidence` finds them
+tables = sorted(p for kind in ("csv", "json") for p in here.glob(f"experiments/*/*.{kind}"))     # what the chapters quote: `segnb.core.evidence` finds them
 
 setup(
     data_files=[(f"share/segnb/experiments/{p.parent.name}", [p.relative_to(here).as_posix()]) for p in tables],
