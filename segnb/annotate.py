@@ -18,7 +18,7 @@ from .masks import Codes, mask_numbers
 from .model_file import image_files, load_model, save_mask
 from .pairs import image_folders, mask_folders
 
-# %% ../nbs/library/annotate.ipynb #7d99de02
+# %% ../nbs/library/annotate.ipynb #1b7f0f1f
 def _images_in(src):
     "The images, and the folder that their names are relative to"
     if isinstance(src, (str, Path)) and Path(src).is_dir():
@@ -26,15 +26,15 @@ def _images_in(src):
         return image_files(folder), folder
     files = image_files(src)
     parents = {f.parent for f in files}
-    if len(parents) > 1: raise ValueError(f"images of several folders ({few(sorted(parents), 3)}): give a folder, or say "
-                                          "where the masks go by masks=")
+    if len(parents) > 1: raise ValueError(
+        f"images of several folders ({few(sorted(parents), 3)}): give the folder that holds them all")
     return files, parents.pop()
 
 def _labels_beside(folder):
     "The folder of masks beside a folder of images"
     return next((p for n in mask_folders if (p := folder.parent/n).is_dir()), folder.parent/'labels')
 
-# %% ../nbs/library/annotate.ipynb #8c4ff298
+# %% ../nbs/library/annotate.ipynb #133ef421
 class Changed(ValueError): "A mask file is not what it was when it was opened"
 
 class Labels:
@@ -51,19 +51,20 @@ class Labels:
         self.folder = Path(masks or _labels_beside(folder)).absolute()
         model = load_model(model) if isinstance(model, (str, Path)) else model
         self.model = None if model is None else one_class_a_pixel(model)
-        if codes is None and model is None: raise ValueError("codes=None: name the classes, or give a model that knows them")
+        if codes is None and model is None:
+            raise ValueError("codes=None: name the classes, or give a model that knows them")
         self.codes = model.codes if codes is None else codes if isinstance(codes, Codes) else Codes(codes)
         if model is not None and model.classes != self.codes.classes: raise ValueError(
             f"the model has the classes [{few(model.classes)}], and codes [{few(self.codes.classes)}]")
         self.names = [self._name(f, folder) for f in self.images]
         twice = [n for n,k in Counter(self.names).items() if k > 1]
-        if twice: raise ValueError(f"several images would have the mask {few(twice, 3)}: their names differ in the "
-                                   "suffix alone. Rename one of them.")
+        if twice: raise ValueError(f"several images would have the mask {few(twice, 3)}: their names "
+                                   "differ in the suffix alone. Rename one of them.")
         self.done = {n for n in self.names if self.path(n).exists()}
         self.uncertainty = {}
 
     def _name(self, fn, folder):
-        return (fn.relative_to(folder) if folder in fn.parents else Path(fn.name)).with_suffix('.png').as_posix()
+        return fn.relative_to(folder).with_suffix('.png').as_posix()
     def __len__(self): return len(self.names)
     def __repr__(self): return f"Labels({len(self.done)} of {len(self)} images have a mask in {self.folder})"
     def path(self, name)->Path: return self.folder/name
@@ -85,8 +86,8 @@ class Labels:
         if state: mask = self.codes.encode(mask_numbers(self.path(name)), self.path(name))
         elif self.model: mask, self.uncertainty[name] = self._predict(fn)
         else: mask = np.full(im.size[::-1], VOID, dtype=np.uint8)
-        if mask.shape != im.size[::-1]: raise ValueError(f"{self.path(name)}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
-                                                         f"the image {im.size[0]}x{im.size[1]}")
+        (h, w), (W, H) = mask.shape, im.size
+        if (h, w) != (H, W): raise ValueError(f"{self.path(name)}: the mask is {w}x{h}, the image {W}x{H}")
         return im, mask, state
 
     def _predict(self, fn):
@@ -132,7 +133,7 @@ def queue(
         todo.sort(key=lambda n: -labels.uncertainty[n])
     return todo + [n for n in labels.names if n in labels.done]
 
-# %% ../nbs/library/annotate.ipynb #299e4fc1
+# %% ../nbs/library/annotate.ipynb #bcef6645
 class Annotate(anywidget.AnyWidget):
     "The canvas over one image after another; `labels` has the files, `order` the names"
     classes = traitlets.List().tag(sync=True)
@@ -153,7 +154,8 @@ class Annotate(anywidget.AnyWidget):
         try:
             if name not in self.labels.names: raise ValueError(f"{name}: not among the images of this view")
             mask = from_runs(message['runs'], message['size'], self.labels.codes)
-            answer |= dict(answer='saved', base=self.labels.save(name, mask, message['base'], message.get('over', False)))
+            base = self.labels.save(name, mask, message['base'], message.get('over', False))
+            answer |= dict(answer='saved', base=base)
         except (ValueError, OSError) as e: answer |= dict(answer='refused', why=str(e))
         self.send(dict(answer, done=len(self.labels.done)))
 
@@ -165,10 +167,10 @@ class Annotate(anywidget.AnyWidget):
         except (ValueError, OSError) as e: return self.send(dict(answer, answer='failed', why=str(e)))
         jpeg = io.BytesIO()
         im.save(jpeg, 'jpeg', quality=95, subsampling=0)
-        runs, unsure = to_runs(mask), self.labels.uncertainty.get(name)
+        unsure = self.labels.uncertainty.get(name)
         about = '' if unsure is None else f'uncertainty {unsure:.3f}'
-        self.send(dict(answer, answer='image', size=mask.shape, runs=runs, start=runs, base=state, about=about),
-                  [jpeg.getvalue()])
+        answer |= dict(answer='image', size=mask.shape, runs=to_runs(mask), base=state, about=about)
+        self.send(answer, [jpeg.getvalue()])
 
 Annotate._esm = static_file('canvas.js') + static_file('annotate.js')
 

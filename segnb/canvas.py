@@ -18,7 +18,7 @@ def static_file(
     "The text of a file that browsers get"
     return (Path(segnb.__file__).parent/'static'/name).read_text(encoding='utf-8')
 
-# %% ../nbs/library/canvas.ipynb #570f2f33
+# %% ../nbs/library/canvas.ipynb #a688947f
 def to_runs(
     mask, # uint8 (H,W)
 )->list: # `[value, count, value, count, …]`
@@ -33,7 +33,8 @@ def from_runs(
 )->np.ndarray: # uint8 (H,W)
     "A mask from its runs. Raises `ValueError` for anything that is not one of this size."
     try: values, counts = np.array(runs, dtype=np.int64).reshape(-1, 2).T
-    except (ValueError, TypeError, OverflowError): raise ValueError("a mask as runs is a list of pairs of whole numbers") from None
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError("a mask as runs is a list of pairs of whole numbers") from None
     n, known = int(np.prod(size)), 256 if codes is None else len(codes)
     # a few huge numbers must not become a huge array, nor add up to a small one
     if len(counts) > n or (counts < 1).any() or (counts > n).any() or counts.sum() != n:
@@ -42,10 +43,10 @@ def from_runs(
         raise ValueError(f"the mask has values that are not among the {known} classes")
     return np.repeat(values.astype(np.uint8), counts).reshape(size)
 
-# %% ../nbs/library/canvas.ipynb #2e5f5fcd
+# %% ../nbs/library/canvas.ipynb #210e3ebd
 def one_class_a_pixel(model):
     "`model` itself. Raises `ValueError` where what it predicts cannot be painted."
-    if model.volume: raise ValueError("this model labels volumes; only images can be shown and corrected here")
+    if model.volume: raise ValueError("this model labels volumes; only images can be painted on")
     if model.overlap: raise ValueError(
         "the classes of this model overlap; on the canvas each pixel has one class")
     return model

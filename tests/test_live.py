@@ -257,6 +257,7 @@ view = annotate('NAME', ['background', 'leaf', 'stem']); view"""
 
 def stroke(page, x0, x1, y):
     "Paint from left to right, in shares of the canvas"
+    page.locator(".sgc-view").evaluate("o => o.scrollIntoView({block: 'center'})")
     box = page.locator(".sgc-view").bounding_box()
     page.mouse.move(box["x"] + x0*box["width"], box["y"] + y*box["height"])
     page.mouse.down()
@@ -330,7 +331,7 @@ def test_annotate_loses_no_stroke_to_a_dead_kernel(lab, notebook):
     assert not page.evaluate("Object.keys(localStorage).filter(k => k.startsWith('segnb:')).length")
 
     Image.fromarray(before).save(lab[1] / "killed/labels/a.png")      # a colleague writes the file meanwhile
-    stroke(page, .2, .8, .9)
+    stroke(page, .2, .8, .5)
     wait_for_text(page, ".segnb-annotate", "has changed since it was opened")
     np.testing.assert_array_equal(mask_of(lab, "killed", "a"), before)
     page.locator("button:has-text('keep what I painted')").click()

@@ -82,7 +82,7 @@ function render({model, el}) {
       now = {at: message.at, name: message.name, base: message.base};
       const rec = pending.get(now.name), mine = rec && rec.size[0] === height && rec.size[1] === width;
       canvas.editable = true;
-      canvas.load({image, width, height, mask: fromRuns(mine ? rec.runs : message.runs, n), start: fromRuns(message.start, n)});
+      canvas.load({image, width, height, mask: fromRuns(mine ? rec.runs : message.runs, n), start: fromRuns(message.runs, n)});
       name.textContent = message.name;
       name.title = message.about;
       head.children[0].disabled = now.at === 0;

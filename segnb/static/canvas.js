@@ -17,7 +17,7 @@ export function fromRuns(runs, n) {
   return mask;
 }
 
-const make = (tag, props = {}, ...kids) => {
+export const make = (tag, props = {}, ...kids) => {
   const el = Object.assign(document.createElement(tag), props);
   for (const [k, v] of Object.entries(props)) if (k.includes('-') || k === 'role') el.setAttribute(k, v);
   el.append(...kids);
