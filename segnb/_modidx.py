@@ -198,6 +198,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'segnb.cli.free_place': ('library/cli.html#free_place', 'segnb/cli.py'),
                            'segnb.cli.main': ('library/cli.html#main', 'segnb/cli.py'),
                            'segnb.cli.predict': ('library/cli.html#predict', 'segnb/cli.py'),
+                           'segnb.cli.serve': ('library/cli.html#serve', 'segnb/cli.py'),
                            'segnb.cli.sweep': ('library/cli.html#sweep', 'segnb/cli.py'),
                            'segnb.cli.train': ('library/cli.html#train', 'segnb/cli.py')},
             'segnb.core': { 'segnb.core.Watcher': ('library/core.html#watcher', 'segnb/core.py'),
