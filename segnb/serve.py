@@ -37,13 +37,14 @@ class Refused(Exception):
     @property
     def headers(self): return {'retry-after': str(self.after)} if self.after else {}
 
-# %% ../nbs/library/serve.ipynb #3ee19ad0
-_formats = ('PNG', 'JPEG', 'MPO', 'WEBP', 'BMP', 'GIF', 'TIFF')
+# %% ../nbs/library/serve.ipynb #b6548be4
+_formats = ('PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF')
 
 def open_upload(
     data:bytes, most_pixels:int=16_000_000, # Of a file; how many pixels it may have
 )->Image.Image:
     "The image that a client has sent, upright. Raises `Refused`."
+    Image.init()            # else formats that nobody has used yet are not known
     try:
         with Image.open(io.BytesIO(data), formats=_formats) as im:
             w, h = im.size
@@ -54,6 +55,7 @@ def open_upload(
             im.load()
             return ImageOps.exif_transpose(im)
     except Refused: raise
+    except Image.DecompressionBombError: raise Refused(413, "The image has far too many pixels.") from None
     except Exception:       # decoders fail in many ways, and the details help nobody but attackers
         raise Refused(415, "This is not an image that can be read: send a whole PNG, JPEG, WebP, BMP, GIF or "
                            "TIFF file.") from None

@@ -51,14 +51,15 @@ const CSS = `
 .sgc :focus-visible{outline:2px solid #2563eb;outline-offset:2px}
 .sgc-view{width:100%;display:block;touch-action:none;background:#1b1d22;border-radius:8px;cursor:crosshair}
 .sgc input[type=range]{width:92px;accent-color:#2563eb}
-.sgc-classes{display:flex;flex-wrap:wrap;gap:4px}
-.sgc-classes>div{display:flex;align-items:center;gap:2px;flex:1 1 150px;max-width:240px}
+.sgc-classes{display:grid;grid-template-columns:repeat(auto-fill,minmax(155px,1fr));gap:4px}
+.sgc-classes>div{display:flex;align-items:center;gap:2px;min-width:0}
 .sgc-classes button{flex:1;justify-content:flex-start;gap:6px;height:32px;min-width:0;padding:0 6px}
 .sgc-classes button.plain{border-color:transparent;background:none;color:inherit;cursor:pointer}
 .sgc-classes i{width:14px;height:14px;border-radius:3px;border:1px solid #0006;flex:none}
 .sgc-classes b{font-weight:400;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;flex:1;text-align:left}
 .sgc-classes small{opacity:.75;font-variant-numeric:tabular-nums}
 .sgc-classes kbd{font:11px ui-monospace,monospace;opacity:.7;border:1px solid #8887;border-radius:3px;padding:0 3px}
+@media(hover:none){.sgc-classes kbd{display:none}}
 .sgc-says{min-height:1.35em;font-size:13px;opacity:.8}`;
 
 export class Canvas {
@@ -73,6 +74,7 @@ export class Canvas {
     el.append(make('style', {textContent: CSS}), ...this.build());
     this.off = document.createElement('canvas');            // the mask in colours, as large as the image
     this.editable = true;
+    this.resizeBrush(this.size);
     el.addEventListener('keydown', e => this.key(e));
     new ResizeObserver(() => this.resize()).observe(this.view);
     this.table();

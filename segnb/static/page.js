@@ -36,6 +36,7 @@ async function add(files) {
   const list = [...files];
   if (!list.length) return;
   main.classList.add('busy');
+  $('#about').hidden = true;
   for (const f of list) {
     if (!f.type.startsWith('video/')) items.push({file: f, name: f.name || 'pasted image', state: 'waiting'});
     else { run(); await frames(f).catch(e => tell(e.message, true)); }
@@ -125,8 +126,8 @@ function build() {
   o.mine.hidden = !localStorage.getItem('segnb-owner');
   o.question = make('h3', {textContent: 'Is this right?'});
   $('#work').append(place, make('aside', {}, o.name, o.about, make('div', {className: 'seg', role: 'group', 'aria-label': 'show'}, ...o.layers),
-    make('div', {className: 'row'}, button('⭳ Mask', '', async () => save(await o.canvas.png(), 'mask')),
-      button('⭳ Overlay', '', async () => save(await o.canvas.overlay(), 'overlay'))),
+    make('div', {className: 'row'}, button('Download mask', '', async () => save(await o.canvas.png(), 'mask')),
+      button('Download overlay', '', async () => save(await o.canvas.overlay(), 'overlay'))),
     make('div', {className: 'card', hidden: !facts.store}, o.question, make('div', {className: 'row'}, o.right, o.correct),
       make('div', {className: 'row'}, o.save, o.reset, o.stop), o.agree, o.comment, o.who, o.told, o.mine)));
   o.canvas = new Canvas(place, {classes: facts.classes, colors: facts.colors, onchange: c => { now.mask = toRuns(c.mask); now.verdict = null; }});
@@ -161,7 +162,7 @@ function edit(on) {
   for (const [k, v] of Object.entries({right: !on, correct: !on, save: on, reset: on, stop: on})) ui[k].hidden = !v;
   ui.correct.textContent = now.mask ? '✎ Go on correcting' : '✎ Correct it';
   ui.question.textContent = on ? 'Pick a class and paint' : 'Is this right?';
-  if (on) { layer('mask'); ui.canvas.says.textContent = 'Pick a class below the image, and paint with the brush. Undo takes a stroke back.'; }
+  if (on) { layer('mask'); ui.canvas.el.scrollIntoView({block: 'nearest', behavior: 'instant'}); ui.canvas.view.focus({preventScroll: true}); ui.canvas.says.textContent = 'Pick a class below the image, and paint with the brush. Undo takes a stroke back.'; }
 }
 function say(text, good) { ui.told.textContent = text; ui.told.className = `told ${good ? 'good' : 'bad'}`; }
 
