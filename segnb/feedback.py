@@ -35,7 +35,7 @@ def _as_mask(mask, size, what):
     "A mask as an image. Raises `ValueError` where it does not fit the image."
     mask = np.asarray(mask)
     if mask.dtype != np.uint8 or mask.shape != size: raise ValueError(
-        f"{what}: {mask.dtype} of shape {mask.shape}; it must be uint8 of shape {size}, the size of the image")
+        f"{what}: {mask.dtype} of shape {mask.shape}; it must be uint8 of shape {size}, as the image is")
     return Image.fromarray(mask)
 
 # %% ../nbs/library/feedback.ipynb #70372fe0
@@ -103,15 +103,17 @@ class Feedback:
         owner:str=None, # If given, the row must be this owner's
     ):
         """Keep what a person says of a prediction; a later verdict replaces an earlier one.
-        Raises `LookupError` where there is no such row, `ValueError` where verdict or mask are not in order."""
+        Raises `LookupError` where there is no such row, `ValueError` where verdict or mask are unfit."""
         if verdict not in ('right','corrected'): raise ValueError(
             f"verdict {verdict!r}: it must be 'right' or 'corrected'")
         if (mask is None) != (verdict == 'right'): raise ValueError(
             "a mask belongs to the verdict 'corrected', and only to that")
         with self._lock, self._db:
             self._db.execute('BEGIN IMMEDIATE')     # what is read here must still be so at the end
-            found = self._db.execute('SELECT height,width,mask,owner FROM feedback WHERE id=?', (id,)).fetchone()
-            if found is None or owner not in (None, found[3]): raise LookupError(f"no prediction {id} in the store")
+            old = 'SELECT height,width,mask,owner FROM feedback WHERE id=?'
+            found = self._db.execute(old, (id,)).fetchone()
+            if found is None or owner not in (None, found[3]): raise LookupError(
+                f"no prediction {id} in the store")
             key = None if mask is None else self._keep(_as_mask(mask, found[:2], 'mask'))
             self._db.execute('UPDATE feedback SET verdict=?, mask=?, comment=? WHERE id=?',
                              (verdict, key, comment, id))
