@@ -198,7 +198,8 @@ def check(
 
 def predict(
     model:str, # A file that train, save_model or export wrote; several, with commas between, for an ensemble
-    images:Names, # Images, or scans (files, or folders of DICOM slices), or folders of them
+    # Images, clips, or scans (files, or folders of DICOM slices); or folders of images or scans
+    images:Names,
     out:str='predictions', # Folder for the results
     overlays:bool=True, # Beside class maps, images with class colours over them (--no-overlays: none)
     overwrite:bool=False, # Replace results
@@ -207,10 +208,13 @@ def predict(
     tile:Annotated[int, dict(nargs='+')]=None, # Height and width of tiles, or one number; 0 for none
     # A factor, or 'fit': to the area of a training frame; default: that of the training frames
     scale:str=None,
+    fps:float=None, # Clips: frames a second that are predicted; default: all
+    smooth:float=0., # Clips: average over time; a frame this many seconds ago counts 1/e
     threads:int=None, # CPU threads
 )->int: # Exit status: 1 when an image could not be read
-    "Class maps and overlays for images; label volumes for scans"
+    "Class maps and overlays for images; label volumes for scans; a video and a table for clips"
     from segnb.model_file import image_files
+    from segnb.video import is_clip
     _threads(threads)
     m, files = _model(model, tta), []
     if m.volume:
@@ -218,14 +222,28 @@ def predict(
         if tile or scale:
             raise ValueError("--tile and --scale are for images, and this is a model for volumes")
         return _told_of(*m.predict_scans(images, out, overwrite), out, 'scans')
+    clips = [p for p in map(Path, images) if is_clip(p) and not p.is_dir()]
     for p in map(Path, images):
         if not p.exists(): raise FileNotFoundError(f"{p}: no such image or folder")
-        files += image_files(p) if p.is_dir() else [p]
+        files += image_files(p) if p.is_dir() else [p]*(p not in clips)
     tile = tile if tile is None or len(tile) > 1 else tile[0]
     try: scale = scale if scale in (None, 'fit') else float(scale)
     except ValueError: raise ValueError(f"--scale {scale}: give a number or 'fit'") from None
+    if clips: status = _predict_clips(m, clips, out, fps, smooth, overlays, overwrite, scale, tile)
+    if clips and not files: return status
     done, failed = m.predict_folder(files, out, overlays, overwrite, scale=scale, tile=tile)
-    return _told_of(done, failed, out, 'images')
+    return max(_told_of(done, failed, out, 'images'), status if clips else 0)
+
+def _predict_clips(model, clips, out, *args):
+    "A table and a video for each clip; the exit status"
+    from segnb.video import predict_video
+    done, failed = [], {}
+    for p in clips:
+        try: done += predict_video(model, p, out, *args)
+        except ValueError as e: failed[p] = str(e)
+    for f in done: print(f)
+    for why in failed.values(): print(f'left out: {why}', file=sys.stderr)
+    return 1 if failed else 0
 
 def _told_of(done, failed, out, what):
     "Say what was written and what was left out; the exit status"
