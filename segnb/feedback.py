@@ -35,7 +35,7 @@ def _as_mask(mask, size, what):
     "A mask as an image. Raises `ValueError` where it does not fit the image."
     mask = np.asarray(mask)
     if mask.dtype != np.uint8 or mask.shape != size: raise ValueError(
-        f"{what}: {mask.dtype} of shape {mask.shape}; it must be uint8 of shape {size}, the size of the image")
+        f"{what}: {mask.dtype} of shape {mask.shape}; it must be uint8 of shape {size}, as the image is")
     return Image.fromarray(mask)
 
 # %% ../nbs/library/feedback.ipynb #70372fe0
@@ -91,7 +91,7 @@ class Feedback:
         pred = _as_mask(pred, im.size[::-1], 'pred')
         now = datetime.now(timezone.utc).isoformat(timespec='milliseconds')
         with self._lock, self._db:
-            row = (self._keep(im), self._keep(pred), *im.size[::-1], model, version, now, who, owner)
+            row = (self._keep(im), self._keep(pred), *im.size[::-1], model, int(version), now, who, owner)
             return self._db.execute(
                 'INSERT INTO feedback(image,pred,height,width,model,version,time,who,owner) '
                 'VALUES (?,?,?,?,?,?,?,?,?)', row).lastrowid
@@ -103,15 +103,18 @@ class Feedback:
         owner:str=None, # If given, the row must be this owner's
     ):
         """Keep what a person says of a prediction; a later verdict replaces an earlier one.
-        Raises `LookupError` where there is no such row, `ValueError` where verdict or mask are not in order."""
+        Raises `LookupError` where there is no such row, `ValueError` where verdict or mask are unfit."""
         if verdict not in ('right','corrected'): raise ValueError(
             f"verdict {verdict!r}: it must be 'right' or 'corrected'")
         if (mask is None) != (verdict == 'right'): raise ValueError(
             "a mask belongs to the verdict 'corrected', and only to that")
+        id = int(id)                                # SQLite does not know numpy's
         with self._lock, self._db:
             self._db.execute('BEGIN IMMEDIATE')     # what is read here must still be so at the end
-            found = self._db.execute('SELECT height,width,mask,owner FROM feedback WHERE id=?', (id,)).fetchone()
-            if found is None or owner not in (None, found[3]): raise LookupError(f"no prediction {id} in the store")
+            old = 'SELECT height,width,mask,owner FROM feedback WHERE id=?'
+            found = self._db.execute(old, (id,)).fetchone()
+            if found is None or owner not in (None, found[3]): raise LookupError(
+                f"no prediction {id} in the store")
             key = None if mask is None else self._keep(_as_mask(mask, found[:2], 'mask'))
             self._db.execute('UPDATE feedback SET verdict=?, mask=?, comment=? WHERE id=?',
                              (verdict, key, comment, id))
@@ -125,7 +128,7 @@ class Feedback:
         return df
 
     def _open(self, column, id):
-        found = self._ask(f'SELECT png FROM feedback JOIN files ON hash={column} WHERE id=?', id)
+        found = self._ask(f'SELECT png FROM feedback JOIN files ON hash={column} WHERE id=?', int(id))
         if not found: raise LookupError(f"no {column} of a prediction {id} in the store")
         with Image.open(io.BytesIO(found[0][0])) as im: return im.copy()
 
@@ -137,7 +140,7 @@ class Feedback:
         return np.array(self._open('pred', id))
     def mask(self, id:int)->np.ndarray: # uint8 (H,W)
         "What a person made of it; of a row with the verdict 'right', what was predicted"
-        right = self._ask("SELECT verdict FROM feedback WHERE id=?", id) == [('right',)]
+        right = self._ask("SELECT verdict FROM feedback WHERE id=?", int(id)) == [('right',)]
         return self.pred(id) if right else np.array(self._open('mask', id))
 
     def _drop_unused(self, keys):

@@ -236,7 +236,7 @@ class Gate:
             return message
         return limited
 
-# %% ../nbs/library/serve.ipynb #9e405f3a
+# %% ../nbs/library/serve.ipynb #50644a94
 _name = 'segnb'
 
 def _page(fh, model, store):
@@ -247,9 +247,13 @@ def _page(fh, model, store):
     promise = fh.Small('They are labelled on the machine that serves this page, and kept only if you say so.')
     drop = fh.Label(choose, fh.Strong('Choose images'), fh.Span('or drop or paste them here'), promise,
                     cls='drop')
+    chips = [fh.Li(fh.I(style=f"background:rgb({','.join(map(str, rgb))})"), c)
+             for c,rgb in zip(model.classes, facts['colors'])]
+    about = fh.Div(fh.P('Each pixel of your image gets one of these classes, and you see how certain the '
+                        'model is. Where it is wrong, you can paint over it.'), fh.Ul(*chips), id='about')
     return (fh.Title(_name),
             fh.Header(fh.Strong(_name), fh.Span(id='model'), fh.A('For programs', href='/docs')),
-            fh.Main(drop, fh.Div(id='says', role='status', aria_live='polite'),
+            fh.Main(drop, about, fh.Div(id='says', role='status', aria_live='polite'),
                     fh.Nav(id='items', aria_label='images'), fh.Section(id='work', hidden=True),
                     id='main', data_facts=json.dumps(facts)),
             fh.Script(src='/static/page.js', type='module'))
