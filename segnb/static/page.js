@@ -145,6 +145,8 @@ function show(it) {
   ui.about.textContent = `${w} × ${h} pixels, uncertainty ${(100*it.result.uncertainty).toFixed(1)} %, model version ${it.result.version}`;
   ui.told.textContent = {right: 'Saved as right. Thank you.', corrected: 'Your correction is saved. Thank you.'}[it.verdict] ?? '';
   ui.told.className = 'told good';
+  if (it.note) say(it.note, false);
+  it.note = null;
   ui.comment.value = '';
   load(it, it.mask ?? it.result.runs);
   layer('mask');
@@ -187,7 +189,7 @@ async function judge(verdict) {
     if (it === now) { say(verdict === 'right' ? 'Saved as right. Thank you.' : 'Your correction is saved. Thank you.', true); edit(false); }
   } catch (e) {
     say(e.message, false);
-    if (e.status === 409) { it.state = 'waiting'; now = null; run(); }
+    if (e.status === 409) { Object.assign(it, {state: 'waiting', note: e.message}); now = null; run(); }
   }
   for (const b of buttons) b.disabled = false;
   list_();
