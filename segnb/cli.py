@@ -281,13 +281,14 @@ def serve(
     megabytes:float=20., # A request is no larger
     megapixels:float=16., # An image is no larger
     waiting:int=16, # So many images wait at most; further ones are told when to come back
+    per_minute:int=600, # Requests of one address
     threads:int=None, # CPU threads
 ):
     "A web page that labels images and takes corrections; the same for programs"
     from segnb.serve import run_server
     _threads(threads)
     run_server(model, port, host, store, token, lambda s: print(s, flush=True), most_bytes=int(megabytes*1e6),
-               most_pixels=int(megapixels*1e6), most_waiting=waiting)
+               most_pixels=int(megapixels*1e6), most_waiting=waiting, per_minute=per_minute)
 
 def back(
     project:str, # As in `segnb train --track`

@@ -93,8 +93,8 @@ def test_upload_correct_agree_improve(browser, served):             # noqa: F811
 
     page.click("button:has-text('Correct it')")
     x = halves(100)[1]/40
-    page.keyboard.press("1"); polygon(page, (-.01, -.01), (x, -.01), (x, 1.01), (-.01, 1.01))
-    page.keyboard.press("2"); polygon(page, (x, -.01), (1.01, -.01), (1.01, 1.01), (x, 1.01))
+    page.keyboard.press("1"); polygon(page, (.005, .005), (x, .005), (x, .995), (.005, .995))
+    page.keyboard.press("2"); polygon(page, (x, .005), (.995, .005), (.995, .995), (x, .995))
     page.click("button:has-text('Save the correction')")
     page.wait_for_selector(".told.bad:has-text('agreement')")
     assert len(store.rows()) == 0                                   # nothing without it

@@ -161,9 +161,10 @@ function layer(k) {
 }
 function edit(on) {
   ui.canvas.editable = on;
-  for (const [k, v] of Object.entries({right: !on, correct: !on, save: on, reset: on, stop: on})) ui[k].hidden = !v;
+  const shown = {right: !on && !now.mask, correct: !on, save: on || now.mask && !now.verdict, reset: on, stop: on};
+  for (const [k, v] of Object.entries(shown)) ui[k].hidden = !v;
   ui.correct.textContent = now.mask ? '✎ Go on correcting' : '✎ Correct it';
-  ui.question.textContent = on ? 'Pick a class and paint' : 'Is this right?';
+  ui.question.textContent = on ? 'Pick a class and paint' : now.mask ? 'Your correction' : 'Is this right?';
   if (on) { layer('mask'); ui.canvas.el.scrollIntoView({block: 'nearest', behavior: 'instant'}); ui.canvas.view.focus({preventScroll: true}); ui.canvas.says.textContent = 'Pick a class below the image, and paint with the brush. Undo takes a stroke back.'; }
 }
 function say(text, good) { ui.told.textContent = text; ui.told.className = `told ${good ? 'good' : 'bad'}`; }
