@@ -6,9 +6,9 @@ bring, chosen at random or by uncertainty, there and in daylight?
 The model is the trained network of the chapters. Each seed has other streets to choose from, 40 in fog and
 40 at night, and another order. After 10, 20 and 40 corrections the model in use is fine-tuned on all
 corrections so far, mixed half and half with images it was trained on, and chooses the next ones: at random,
-or those whose mean entropy is largest. `mistakes only` is fine-tuned on random corrections alone. `--rates`
-tries learning rates instead, with 20 random corrections. Runs that are in the
-table are not repeated."""
+or those whose mean entropy is largest. `mistakes only` is fine-tuned on all 40 at once, and on nothing else.
+`--rates` tries learning rates instead, with 20 random corrections. Runs that are in the table are not
+repeated."""
 import argparse, copy, sys, time
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from segnb.model_file import SegModel
 from segnb.recipe import course_learner
 from segnb.streets import streets
 
-STAGES = 10, 20, 40
+STAGES, EPOCHS = (10, 20, 40), 4
 
 
 def drawn(weather, seed, n):
@@ -32,7 +32,14 @@ def drawn(weather, seed, n):
     return find_pairs(streets(size=(96,128), n_clips=n, n_frames=1, n_valid=0, seed=seed, weather=weather))[0]
 
 
-def tests(n=20):
+def at_its_scale(learn):
+    "The model for images of 96x128, which is what its training frames were resized to"
+    model = learn.seg_model()
+    model.scale = 1., 1.
+    return model
+
+
+def tests(n=16):
     "What all models are judged on: streets that no seed has"
     return {name: [ds.pair(i) for i in range(len(ds))]
             for name, ds in ((w or 'daylight', drawn(w, 900, n)) for w in (None, 'fog', 'night'))}
@@ -63,17 +70,17 @@ class Season:
 
     def tuned(self, model, chosen, share=.5, lr=1e-2):
         new = Frames(self.pool.subset(chosen))
-        return fine_tune(model, new, self.old, share, lr=lr, crop=(64,96), seed=self.seed)
+        return fine_tune(model, new, self.old, share, EPOCHS, lr, crop=(64,96), seed=self.seed)
 
     def run(self, how, judges):
-        "A row for each stage"
-        model, chosen = self.model(), []
-        for n in STAGES:
+        "A row for each stage; for mistakes alone the last one"
+        model, chosen, alone = self.model(), [], how == 'mistakes only'
+        for n in STAGES[-1:] if alone else STAGES:
             start = time.process_time()
             chosen = self.choose(model, how, chosen, n)
-            model = self.tuned(model, chosen, 1. if how == 'mistakes only' else .5)
+            model = self.tuned(model, chosen, 1. if alone else .5)
             night = sum(int(i) >= len(self.pool)//2 for i in chosen)
-            yield dict(seed=self.seed, chosen=how, corrections=n, night=night, **scores(model, judges),
+            yield dict(seed=self.seed, chosen=how, corrections=n, of_night=night, **scores(model, judges),
                        seconds=time.process_time()-start)
 
     def rates(self, judges, lrs):
@@ -91,14 +98,14 @@ if __name__ == '__main__':
     args = p.parse_args()
     torch.set_num_threads(1)
     learn, judges, out = course_learner(), tests(), Path(args.out)
-    base = learn.seg_model()
+    base = at_its_scale(learn)
     for seed in args.seeds:
         season = Season(base, learn.dls.train_ds, seed)
         for lr in args.rates or []:
             if not is_done(out, seed=seed, lr=lr): add_rows(list(season.rates(judges, [lr])), out)
         if args.rates: continue
         if not is_done(out, seed=seed, chosen='none'):
-            none = dict(seed=seed, chosen='none', corrections=0, night=0, **scores(base, judges), seconds=0)
+            none = dict(seed=seed, chosen='none', corrections=0, of_night=0, **scores(base, judges), seconds=0)
             add_rows([none], out)
         for how in ('uncertainty', 'random', 'mistakes only'):
             if not is_done(out, seed=seed, chosen=how): add_rows(list(season.run(how, judges)), out)
