@@ -261,7 +261,7 @@ class Server:
     "`segnb serve` in a process of its own"
     def __init__(self, model, store, *args):
         code = "import torch; torch.set_num_threads(1); from segnb.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
-        self.process = subprocess.Popen([sys.executable, "-c", code, "serve", model, "--port", "0", "--store", store, "--per_minute", "1000000", *args], stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, "-c", code, "serve", model, "--port", "0", "--store", store, "--per-minute", "1000000", *args], stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"})
         self.url = self.process.stdout.readline().strip().rstrip("/")
         if not self.url.startswith("http://"): pytest.fail(self.url + self.process.stdout.read())
