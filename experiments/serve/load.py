@@ -2,7 +2,7 @@
 
     python experiments/serve/load.py MODEL --out experiments/serve      # a few minutes
 
-Three tables. load.csv: 200 requests from 1, 5 and 20 clients at once, three times each: answered, refused (503 with a
+Three tables. load.csv: 40 requests from one client, 100 from 5 and 200 from 20 at once, three times: answered, refused (503 with a
 time to come back), seconds, memory of the server. kill.csv: four clients correct images until SIGKILL; what was confirmed
 and is not in the store. fuzz.csv: damaged and hostile files: answers by status. The server is a process of its own;
 functions and files are those of tests/test_serve.py."""
@@ -28,9 +28,9 @@ def load(model, image, folder):
     try:
         t.crowd(server.url, 2, 10, image)                                   # warm
         for turn in range(3):
-            for clients in (1, 5, 20):
+            for clients, each in ((1, 40), (5, 20), (20, 10)):
                 start, before = time.perf_counter(), server.memory()
-                got = t.crowd(server.url, clients, 200//clients, image)
+                got = t.crowd(server.url, clients, each, image)
                 seconds = time.perf_counter()-start
                 ok = [s for status, s, *_ in got if status == 200]
                 rows.append(dict(turn=turn, clients=clients, requests=len(got), answered=len(ok),
@@ -111,8 +111,8 @@ if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("model", type=Path)
     p.add_argument("--out", type=Path, help="folder for the three tables")
-    p.add_argument("--rounds", type=int, default=6, help="how often it is killed")
-    p.add_argument("--files", type=int, default=2000, help="damaged files to send")
+    p.add_argument("--rounds", type=int, default=5, help="how often it is killed")
+    p.add_argument("--files", type=int, default=800, help="damaged files to send")
     args = p.parse_args()
     image = find_pairs(streets())[0].images[0].read_bytes()
     with tempfile.TemporaryDirectory() as tmp:

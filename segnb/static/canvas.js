@@ -51,7 +51,7 @@ const CSS = `
 .sgc :focus-visible{outline:2px solid #2563eb;outline-offset:2px}
 .sgc-view{width:100%;display:block;touch-action:none;background:#1b1d22;border-radius:8px;cursor:crosshair}
 .sgc input[type=range]{width:92px;accent-color:#2563eb}
-.sgc-classes{display:grid;grid-template-columns:repeat(auto-fill,minmax(155px,1fr));gap:4px}
+.sgc-classes{display:grid;grid-template-columns:repeat(auto-fill,minmax(172px,1fr));gap:4px}
 .sgc-classes>div{display:flex;align-items:center;gap:2px;min-width:0}
 .sgc-classes button{flex:1;justify-content:flex-start;gap:6px;height:32px;min-width:0;padding:0 6px}
 .sgc-classes button.plain{border-color:transparent;background:none;color:inherit;cursor:pointer}
