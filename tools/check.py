@@ -49,7 +49,7 @@ def notebooks():
     import torch
     flags = ["--flags", "cuda"] if torch.cuda.is_available() else []
     names = sorted(p.name for p in notebooks_in(root / "nbs"))
-    run = subprocess.run([bin / "nbdev-test", "--timing", "--n-workers", str(workers), *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    run = subprocess.run([bin / "nbdev-test", "--timing", "--cell-timing-min", "8", "--n-workers", str(workers), *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     print(run.stdout)
     failed = [n for n in names if re.search(rf"^\t{re.escape(n)}$", run.stdout, re.M)]
     if run.returncode and not failed: failed = names
