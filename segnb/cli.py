@@ -55,7 +55,8 @@ def _demo_files(learn, out, n=6):
     dls, files = learn.dls, list(learn.dls.valid_ds.ds.images)
     plot_batch(*dls.train.one_batch(), dls.classes).savefig(out/'batch.png', dpi=110)
     learn.plot_sched().savefig(out/'schedule.png', dpi=110)
-    model = load_model(learn.save_model(out/'streets.safetensors', dict(data='streets', lr=4e-3)))
+    about = dict(data='streets', lr=4e-3, crop=(128,160))               # for `segnb improve`
+    model = load_model(learn.save_model(out/'streets.safetensors', about))
     picks = files[::max(1, len(files)//n)][:n]
     model.predict_folder(picks, out, overwrite=True)
     x, y = zip(*(dls.valid_ds[files.index(f)] for f in picks))
@@ -168,9 +169,9 @@ def train(
     accuracy, iou = map(float, table.loc['all', ['accuracy','IoU']])
     if threshold: print(learn.fit_threshold().to_string(float_format='{:.3f}'.format))
     if not first: return learn
-    options = {k: v for k,v in kwargs.items() if v is not None}     # `segnb improve` reads the same data
-    learn.save_model(out, dict(data=str(data), options=options, epochs=learn.n_epoch, lr=lr, seed=seed,
-                               pixel_acc=accuracy, mean_iou=iou))
+    options = {k: v for k,v in kwargs.items() if v is not None}         # `segnb improve` needs these
+    learn.save_model(out, dict(data=str(data), options=options, crop=dls.train.augment.crop, lr=lr, seed=seed,
+                               epochs=learn.n_epoch, pixel_acc=accuracy, mean_iou=iou))
     shutil.rmtree(folder)
     print(f'\nSaved {out}')
     if volumes:
@@ -332,9 +333,10 @@ def improve(
     model:str, # A file that train or save_model wrote; it is replaced if the new model is better
     store:Annotated[str, dict(nargs='?')], # Folder with the corrections, as `segnb serve` keeps them
     data:str=None, # What the model was trained on, as for train; default: what its file says
-    share:float=.5, # Share of corrections in what is trained on; the rest is the original training data
-    epochs:int=5, # Each has every correction once
-    lr:float=None, # Peak learning rate; default: that of the training run
+    share:float=.3, # Share of corrections in what is trained on; the rest is the original training data
+    epochs:int=8, # Each has every correction once
+    lr:float=None, # Peak learning rate; default: half of that of the training run
+    crop:Pair=None, # Training crops; default: as in the training run
     kept:float=.3, # Share of the corrections that is kept for judging
     tolerance:float=.01, # Mean IoU that may be lost on the original validation images
     rollback:bool=False, # Go back to the version before, and do nothing else
@@ -349,7 +351,8 @@ def improve(
         print(f'{model} is version {i.rollback(model)} again')
         return
     if store is None: raise ValueError("improve: give a store, the folder that `segnb serve` keeps, too")
-    table, version = i.improve_model(model, store, data, share, epochs, lr, kept, tolerance, seed, **kwargs)
+    table, version = i.improve_model(model, store, data, share, epochs, lr, kept, tolerance, crop, seed,
+                                     **kwargs)
     print(i.told(table, tolerance), flush=True)
     if version is None:
         print(f'{model} stays as it was')

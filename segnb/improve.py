@@ -47,14 +47,14 @@ def mean_ious(
     union = matrices.sum(-1)+matrices.sum(-2)-hit
     return np.nanmean(np.where(union > 0, hit/np.maximum(union, 1), np.nan), -1)
 
-# %% ../nbs/15_feedback.ipynb #685a9337
+# %% ../nbs/15_feedback.ipynb #3cbd4eab
 class Mixture:
     """Frames for an epoch of fine-tuning: every correction once, and with it as many images of the original
     training set, drawn anew each time, as the share leaves. Stands in for `Frames` in a `SegDataLoader`."""
     has_masks = True
     def __init__(self,
         new, old, # `Frames` of the corrections, and of the original training set
-        share:float=.5, # Of the corrections in what is trained on, above 0; 1: nothing else
+        share:float=.3, # Of the corrections in what is trained on, above 0; 1: nothing else
         seed:int=0, # For drawing
     ):
         if not 0 < share <= 1: raise ValueError(f"share={share}: it must be above 0, and at most 1")
@@ -64,6 +64,7 @@ class Mixture:
     def __len__(self): return round(len(self.new)/self.share)
     def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def rows_on(self, device): return self.old.rows_on(device)
+    def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def batch(self, idxs, device='cpu'):
         "As `Frames.batch`; an index beyond the corrections is any image of the original set"
         n, old = len(self.new), self.old
@@ -71,7 +72,7 @@ class Mixture:
         xs, ys = zip(*((o[0] for o in frames.batch([i], device)) for frames,i in got))
         return (torch.stack(xs), torch.stack(ys)) if self.same_size else (list(xs), list(ys))
 
-# %% ../nbs/15_feedback.ipynb #3ffaf2d6
+# %% ../nbs/15_feedback.ipynb #38575063
 class _NoValidation(Callback):
     "The judge comes later"
     order = -20
@@ -80,9 +81,9 @@ class _NoValidation(Callback):
 def fine_tune(
     model, # `SegModel`; its network is trained and belongs to the result
     new, old, # `Frames`: see `Mixture`
-    share:float=.5, # Of the corrections: see `Mixture`
-    epochs:int=5, # Each has every correction once
-    lr:float=1e-2, # Peak learning rate
+    share:float=.3, # Of the corrections: see `Mixture`
+    epochs:int=8, # Each has every correction once
+    lr:float=5e-3, # Peak learning rate
     bs:int=8, # Images a batch
     crop=None, # `(height,width)`; default: `default_crop` of the original frames
     seed:int=1, # For order, crops and what is drawn of the original set
@@ -256,15 +257,16 @@ def _training_frames(store, model, kept):
         ds, split = find_pairs(folder, Codes(model.classes, void=[]))
         return Frames(ds.subset(split(ds.images)[0]))
 
-# %% ../nbs/15_feedback.ipynb #5cfd2c20
+# %% ../nbs/15_feedback.ipynb #903aef57
 def improve_model(
     fn, # Path of a model file
     store, # Folder of a `Feedback` store
     data=None, # See `original_data`
-    share:float=.5, epochs:int=5, # See `fine_tune`
-    lr:float=None, # Peak learning rate; default: that of the training run, from the header, or 0.004
+    share:float=.3, epochs:int=8, # See `fine_tune`
+    lr:float=None, # Peak learning rate; default: half of that of the training run, from the header, or 0.002
     kept:float=.3, # Share of the corrections that is kept for judging
     tolerance:float=.01, # See `is_better`
+    crop=None, # `(height,width)` of training crops; default: as in the training run, from the header
     seed:int=1,
     **about # To `open_data`
 )->tuple: # The table of `bootstrap` for 'corrected' and 'validation'; the new version, or None
@@ -282,8 +284,9 @@ def improve_model(
         judges = dict(corrected=lambda: ((s.image(i), _checked_mask(s, i, len(old.classes))) for i in ids),
                       validation=lambda: map(whole.pair, held))
         before = {k: image_matrices(old, pairs()) for k,pairs in judges.items()}
-        lr, old_frames = lr or (old.info or {}).get('lr', 4e-3), Frames(ds.subset(train))
-        new = fine_tune(old, _training_frames(s, old, kept), old_frames, share, epochs, lr, seed=seed)
+        info, frames = old.info or {}, (_training_frames(s, old, kept), Frames(ds.subset(train)))
+        lr, crop = lr or info.get('lr', 4e-3)/2, crop or info.get('crop')
+        new = fine_tune(old, *frames, share, epochs, lr, crop=crop, seed=seed)
         table = pd.DataFrame({k: bootstrap(before[k], image_matrices(new, pairs()))
                               for k,pairs in judges.items()}).T
         if not is_better(table, tolerance): return table, None

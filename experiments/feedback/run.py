@@ -105,8 +105,8 @@ if __name__ == '__main__':
             if not is_done(out, seed=seed, lr=lr): add_rows(list(season.rates(judges, [lr])), out)
         if args.rates: continue
         if not is_done(out, seed=seed, chosen='none'):
-            none = dict(seed=seed, chosen='none', corrections=0, of_night=0, **scores(base, judges), seconds=0)
-            add_rows([none], out)
+            none = dict(seed=seed, chosen='none', corrections=0, of_night=0, seconds=0)
+            add_rows([{**none, **scores(base, judges)}], out)
         for how in ('uncertainty', 'random', 'mistakes only'):
             if not is_done(out, seed=seed, chosen=how): add_rows(list(season.run(how, judges)), out)
     print(rows_of(out).round(3).to_string())
