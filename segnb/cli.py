@@ -276,7 +276,7 @@ def export(
 def serve(
     model:str, # A file that train, save_model or export wrote
     port:int=8000, # 0: any that is free
-    host:str='127.0.0.1', # What to listen on; 0.0.0.0: other machines may connect, with the token that is printed
+    host:str='127.0.0.1', # What to listen on; 0.0.0.0: others may connect, with the token that is printed
     store:str=None, # Folder for what people agree to leave; default: beside the model, NAME.feedback
     token:str=None, # What requests must carry; default: a new one, where other machines may connect
     megabytes:float=20., # A request is no larger
