@@ -160,7 +160,7 @@ _headers = {'content-security-policy': _policy, 'x-content-type-options': 'nosni
 
 class Gate:
     "ASGI middleware: looks at each request before the app does, and gives it a place in the line"
-    def __init__(self, app, line, hosts, token=None, most_bytes=20_000_000, per_minute=600, patience=30):
+    def __init__(self, app, line, hosts, token=None, most_bytes=20_000_000, per_minute=600, patience=60):
         self.app, self.line, self.hosts, self.token = app, line, hosts, token
         self.most_bytes, self.per_minute, self.patience, self.seen = most_bytes, per_minute, patience, {}
         self.told = [(k.encode(), v.encode()) for k,v in _headers.items()]
@@ -222,12 +222,13 @@ class Gate:
         self.seen[who] = left-1, now
 
     def _limited(self, receive):
-        "The body, no longer than it may be, and no slower"
+        "The body, no longer than it may be, and in `patience` seconds as a whole"
         from starlette.exceptions import HTTPException
-        got = 0
+        got, end = 0, time.monotonic()+self.patience
         async def limited():
             nonlocal got
-            try: message = await asyncio.wait_for(receive(), self.patience) if got >= 0 else await receive()
+            if got < 0: return await receive()              # the body is there: what comes now is the end
+            try: message = await asyncio.wait_for(receive(), max(.01, end-time.monotonic()))
             except TimeoutError: raise HTTPException(408, "The rest of the request did not come.") from None
             got += len(message.get('body', b''))
             if got > self.most_bytes:
