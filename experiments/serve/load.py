@@ -2,10 +2,10 @@
 
     python experiments/serve/load.py MODEL --out experiments/serve      # a few minutes
 
-Three tables. load.csv: 40 requests from one client, 100 from 5 and 200 from 20 at once, three times: answered, refused (503 with a
-time to come back), seconds, memory of the server. kill.csv: four clients correct images until SIGKILL; what was confirmed
-and is not in the store. fuzz.csv: damaged and hostile files: answers by status. The server is a process of its own;
-functions and files are those of tests/test_serve.py."""
+Three tables. load.csv: 40 requests from one client, 100 from 5 and 200 from 20 at once, three times: answered, refused
+(503 with a time to come back), seconds, memory of the server. kill.csv: four clients correct images until SIGKILL; what
+was confirmed and is not in the store. fuzz.csv: damaged and hostile files: answers by status. The server is a process of
+its own; functions and files are those of tests/test_serve.py."""
 import argparse, json, random, sys, tempfile, threading, time
 from collections import Counter
 from pathlib import Path
@@ -113,11 +113,13 @@ if __name__ == "__main__":
     p.add_argument("--out", type=Path, help="folder for the three tables")
     p.add_argument("--rounds", type=int, default=5, help="how often it is killed")
     p.add_argument("--files", type=int, default=800, help="damaged files to send")
+    p.add_argument("--only", nargs="+", default=["load", "kill", "fuzz"], help="which tables")
     args = p.parse_args()
     image = find_pairs(streets())[0].images[0].read_bytes()
     with tempfile.TemporaryDirectory() as tmp:
         for name, rows in dict(load=lambda f: load(args.model, image, f), kill=lambda f: kill(args.model, f, args.rounds),
                                fuzz=lambda f: fuzz(args.model, image, f, args.files)).items():
+            if name not in args.only: continue
             table = pd.DataFrame(rows(Path(tmp)))
             print(table.to_string(), flush=True)
             if args.out: record(table, args.out/f"{name}.csv", index=False)
