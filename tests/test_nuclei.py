@@ -5,8 +5,9 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from skimage.metrics import contingency_table
 
-from segnb.instances import (DEEPEST, UNKNOWN, border_mask, components, distance_mask, instance_scores, known_instances,
-                             match_instances, paste_touching, place_beside, renumbered, split_border, split_distance, split_mask)
+from segnb.instances import (DEEPEST, UNKNOWN, border_mask, components, distance_mask, instance_scores,
+                             known_instances, match_instances, paste_touching, place_beside, renumbered,
+                             split_border, split_distance, split_mask)
 from segnb.samples import cells, draw_cells
 
 
@@ -23,7 +24,8 @@ def test_same_seed_same_bytes(tmp_path):
     assert len(files) == 11 and all((a / f).read_bytes() == (b / f).read_bytes() for f in files)
     assert (a / "images/0000.png").read_bytes() != (other / "images/0000.png").read_bytes()
     image, instances = (np.asarray(Image.open(a / of / "0000.png")) for of in ("images", "instances"))
-    assert image.shape == instances.shape == (64, 80) and image.dtype == np.uint8 and instances.dtype == np.uint16
+    assert image.shape == instances.shape == (64, 80)
+    assert image.dtype == np.uint8 and instances.dtype == np.uint16
 
 
 def test_drawn_instances_are_exact(drawn):
@@ -48,7 +50,9 @@ def test_no_touching_where_none_is_asked_for():
 def by_assignment(pred, true, iou):
     "The same question by scikit-image's table of overlaps and SciPy's assignment"
     known = true != UNKNOWN
-    both = contingency_table(true[known].astype(int), pred[known].astype(int), normalize=False, sparse_type="array").toarray()
+    t, p = (m[known].astype(int) for m in (true, pred))
+    both = contingency_table(t, p, normalize=False, sparse_type="array")
+    both = both.toarray()
     union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
     ious = (both / np.maximum(union, 1))[1:, 1:]
     i, j = linear_sum_assignment(-ious)
@@ -65,7 +69,8 @@ def test_matches_are_those_of_an_assignment(drawn, iou):
     assert hits and missed and extra
     scores = instance_scores(preds, trues, iou)
     true, pred = (sum(len(numbers(m)) for m in ms) for ms in (trues, preds))
-    assert hits + missed == true and hits + extra == pred and scores["F1"] == pytest.approx(2 * hits / (true + pred))
+    assert hits + missed == true and hits + extra == pred
+    assert scores["F1"] == pytest.approx(2 * hits / (true + pred))
     assert scores["count_bias"] == pytest.approx((pred - true) / true)
 
 
@@ -76,8 +81,9 @@ def test_a_case_by_hand():
     assert match_instances(pred, true) == ([(1, 1)], [2], [2, 3])
     assert match_instances(pred, true, .6) == ([], [1, 2], [1, 2, 3])   # 0.6 is not above 0.6
     scores = instance_scores([pred], [true])
-    assert scores == pytest.approx(dict(F1=2 / 5, precision=1 / 3, recall=1 / 2, count_error=.5, count_bias=.5))
-    true[0:2, 16:18] = UNKNOWN                                          # now nobody knows, and it does not count
+    by_hand = dict(F1=2 / 5, precision=1 / 3, recall=1 / 2, count_error=.5, count_bias=.5)
+    assert scores == pytest.approx(by_hand)
+    true[0:2, 16:18] = UNKNOWN                                          # now nobody knows: it does not count
     assert match_instances(pred, true) == ([(1, 1)], [2], [2])
     assert instance_scores([pred, pred], [true, true])["F1"] == .5
 
@@ -92,7 +98,8 @@ def test_one_error_up_and_one_down_do_not_cancel():
 def test_targets_give_the_instances_back(drawn):
     trues = [t for _, t in drawn]
     assert instance_scores([split_border(border_mask(t)) for t in trues], trues)["F1"] > .98
-    assert instance_scores([split_distance(t > 0, distance_mask(t) / DEEPEST) for t in trues], trues)["F1"] > .97
+    from_distances = [split_distance(t > 0, distance_mask(t) / DEEPEST) for t in trues]
+    assert instance_scores(from_distances, trues)["F1"] > .97
     merged = instance_scores([components(t > 0) for t in trues], trues)
     cut = instance_scores([split_mask(t > 0, .5) for t in trues], trues)
     assert merged["count_bias"] < -.2 and merged["F1"] < cut["F1"] - .1
@@ -104,7 +111,7 @@ def test_targets_give_the_instances_back(drawn):
 def test_unknown_stays_unknown(drawn):
     t = known_instances(drawn[0][1] > 0)
     assert (t == UNKNOWN).any() and len(numbers(t)), "some are convex, and some are not"
-    assert ((border_mask(t) == 255) == (t == UNKNOWN)).all() and ((distance_mask(t) == 255) == (t == UNKNOWN)).all()
+    for target in (border_mask, distance_mask): assert ((target(t) == 255) == (t == UNKNOWN)).all()
     assert (renumbered(t, 10**6) == np.where(t == UNKNOWN, UNKNOWN, 0)).all()
 
 
@@ -129,7 +136,8 @@ def test_nothing_is_placed_over_the_edge_or_over_a_third():
     instances = np.zeros((30, 30), dtype=np.uint16)
     instances[12:18, 12:18] = 1
     cut = np.ones((6, 6), dtype=bool)
-    assert place_beside(cut, instances, 1, 0.) == (12, 18) and place_beside(cut, instances, 1, 0., 2) == (12, 16)
+    assert place_beside(cut, instances, 1, 0.) == (12, 18)
+    assert place_beside(cut, instances, 1, 0., 2) == (12, 16)
     assert place_beside(np.ones((6, 14), dtype=bool), instances, 1, 0.) is None
     instances[12:18, 20:22] = 2
     assert place_beside(cut, instances, 1, 0.) is None

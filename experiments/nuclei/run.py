@@ -2,10 +2,10 @@
 
     python experiments/nuclei/run.py NUCLEI --out experiments/nuclei/nuclei.csv
 
-`NUCLEI` is a folder with `images/NAME.png` and `masks/NAME.png` (0 background, otherwise nucleus), such as stage
-1 of the 2018 Data Science Bowl with its instances merged. Each image is stretched to the full range; of images
-larger than 256x256 the middle is taken. A component of a mask counts as one nucleus if it fills 0.9 of its
-convex hull; the others are unknown: neither trained on nor counted. Touching nuclei are made by pasting (see
+`NUCLEI` is a folder with `images/NAME.png` and `masks/NAME.png` (0 background, otherwise nucleus), such as
+stage 1 of the 2018 Data Science Bowl with its instances merged. Each image is stretched to the full range; of
+images larger than 256x256 the middle is taken. A component of a mask counts as one nucleus if it fills 0.9
+of its convex hull; the others are unknown: neither trained on nor counted. Touching nuclei are made by pasting (see
 `segnb.instances.paste_touching`): for each ten known nuclei three are cut out and laid beside another one,
 over which they reach by 0 to 3 pixels. Contenders:
 
@@ -21,8 +21,9 @@ the split (96 images for training, 20 for choosing the watershed's one parameter
 which nuclei are pasted where, new weights, order and crops, so an interval over seeds includes all of these.
 Criterion, fixed beforehand: F1 over the instances of all test images at IoU 0.5. Beside it: `count_error` and
 `count_bias` (see `instance_scores`), `pairs` (the share of pasted pairs of which both were found), `lone` (of
-the known nuclei outside pairs, the share found), `clusters` (of the unknown components of at least 150 pixels,
-the share that was cut in two or more). Of the images nothing is written but these. An interrupted run goes on."""
+the known nuclei outside pairs, the share found), `clusters` (of the unknown components of at least 150
+pixels, the share that was cut in two or more). Of the images nothing is written but these. An interrupted run
+goes on."""
 import argparse, sys, tempfile, time
 from functools import cache
 from pathlib import Path
@@ -67,7 +68,8 @@ def read(fn):
 def pasted(image, instances, rng):
     "Image, instances, and pairs of numbers, with pasted nuclei"
     known = np.setdiff1d(instances, (0,UNKNOWN))
-    image, instances, pairs = paste_touching(image, instances, rng, round(.3*len(known)), int(rng.integers(4)))
+    several, depth = round(.3*len(known)), int(rng.integers(4))
+    image, instances, pairs = paste_touching(image, instances, rng, several, depth)
     return image.round().astype(np.uint8), instances, pairs
 
 
@@ -99,9 +101,8 @@ def train(kind, data, epochs, seed, crop):
         set_seed(seed)
         dls = SegDataLoaders.from_dataset(ds, split, crop=crop, bs=4, device='cpu', dihedral=True)
         dls.train.rng.seed(seed)
-        more = dict(arch=EncoderUNet(2), loss_func=DistanceLoss(), metrics=[]) if kind == 'distance map' else {}
-        learn = seg_learner(dls, **more)
-        if more: learn.model.freeze_stages(2)
+        if kind != 'distance map': learn = seg_learner(dls)
+        else: learn = seg_learner(dls, EncoderUNet(2).freeze_stages(2), DistanceLoss(), metrics=[])
         start = time.process_time()
         with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, epochs, LR)
     return learn.model.eval(), time.process_time()-start
@@ -128,7 +129,8 @@ METHODS = {'Otsu, components': ('otsu', lambda m,_: components(m, SMALL), (None,
            'mask, components': ('mask', lambda o,_: components(o[1] > o[0], SMALL), (None,)),
            'mask, watershed': ('mask', lambda o,h: split_mask(o[1] > o[0], h, SMALL), H),
            'border class': ('border class', lambda o,_: split_border(o.argmax(0), SMALL), (None,)),
-           'distance map': ('distance map', lambda o,h: split_distance(o[0] > 0, sigmoid(o[1]), h, SMALL), SHARES)}
+           'distance map': ('distance map', lambda o,h: split_distance(o[0] > 0, sigmoid(o[1]), h, SMALL),
+                            SHARES)}
 
 
 def found(preds, data):
@@ -162,15 +164,16 @@ def measure(folder, out, seeds, epochs, crop, n_train, n_tune, n_test):
                 says = lambda part: outputs(model, part)
             said = {name: says(part) for name,part in dict(tune=tune, test=test).items()}
             for m,(split,choices) in mine.items():
-                f1 = lambda c: instance_scores([split(o, c) for o in said['tune']], [d[1] for d in tune])['F1']
-                best = max(choices, key=f1) if len(choices) > 1 else None
+                scores = lambda c: instance_scores([split(o, c) for o in said['tune']], [d[1] for d in tune])
+                best = max(choices, key=lambda c: scores(c)['F1']) if len(choices) > 1 else None
                 start = time.process_time()
                 preds = [split(o, best) for o in said['test']]
                 ms = (time.process_time()-start)/len(test)*1e3
                 row = dict(method=m, seed=seed, **instance_scores(preds, [d[1] for d in test]),
                            **found(preds, test), parameter=best, training_seconds=seconds, split_ms=ms)
                 add_rows([row], out)
-                print(f"{m}, seed {seed}: F1 {row['F1']:.3f}, pairs {row['pairs']:.2f}, {seconds:.0f} s", flush=True)
+                print(f"{m}, seed {seed}: F1 {row['F1']:.3f}, pairs {row['pairs']:.2f}, {seconds:.0f} s",
+                      flush=True)
 
 
 if __name__ == '__main__':
@@ -185,5 +188,6 @@ if __name__ == '__main__':
     args = p.parse_args()
     measure(args.folder, args.out, args.seeds, args.epochs, args.crop, *args.n)
     df = rows_of(args.out)
-    for s in ('F1', 'count_error', 'pairs', 'lone', 'clusters'): print(s, spread(df, 'method', s).round(3), sep='\n')
+    for s in ('F1', 'count_error', 'pairs', 'lone', 'clusters'):
+        print(s, spread(df, 'method', s).round(3), sep='\n')
     print(differences(df, 'method', 'mask, watershed', ['F1','pairs']).round(4).to_string(index=False))
