@@ -111,7 +111,7 @@ def split_distance(
     seeds = components(s.morphology.h_maxima(distance, h) & mask)
     return renumbered(s.segmentation.watershed(-distance, seeds, mask=mask), min_area)
 
-# %% ../nbs/library/instances.ipynb #02c698f8
+# %% ../nbs/library/instances.ipynb #c4e09866
 def match_instances(
     pred, true, # Instance maps (H,W); UNKNOWN in `true` is not judged
     iou:float=.5, # A match has a larger intersection over union
@@ -120,7 +120,8 @@ def match_instances(
     an instance could match twice, and for maps of two sizes."""
     pred, true = np.asarray(pred), np.asarray(true)
     if not .5 <= iou < 1: raise ValueError(f"iou={iou}: it must be at least 0.5 and less than 1")
-    if pred.shape != true.shape: raise ValueError(f"predicted {pred.shape} and true {true.shape} differ in size")
+    if pred.shape != true.shape:
+        raise ValueError(f"predicted {pred.shape} and true {true.shape} differ in size")
     known, (names, areas) = true != UNKNOWN, np.unique(pred, return_counts=True)
     t, ti = np.unique(true[known], return_inverse=True)
     p, pi, seen = np.unique(pred[known], return_inverse=True, return_counts=True)
@@ -137,7 +138,7 @@ def instance_scores(
     iou:float=.5, # See `match_instances`
 )->dict: # `F1`, `precision`, `recall`; `count_error` and `count_bias`, as shares of the true number
     """F1 over the instances of all images: twice the matches, divided by the number of true and of
-    predicted instances. `count_error` adds up how far each image's count is off, `count_bias` with its sign."""
+    predicted instances. `count_error` adds up how far each image's count is off, `count_bias` with sign."""
     found = [match_instances(p, t, iou) for p,t in zip(preds, trues, strict=True)]
     hits, missed, extra = (sum(len(f[k]) for f in found) for k in range(3))
     if not hits+missed: raise ValueError("no true instance in any of the images: there is nothing to score")

@@ -4,10 +4,10 @@
 
 `NUCLEI` is a folder with `images/NAME.png` and `masks/NAME.png` (0 background, otherwise nucleus), such as
 stage 1 of the 2018 Data Science Bowl with its instances merged. Each image is stretched to the full range; of
-images larger than 256x256 the middle is taken. A component of a mask counts as one nucleus if it fills 0.9
-of its convex hull; the others are unknown: neither trained on nor counted. Touching nuclei are made by pasting (see
-`segnb.instances.paste_touching`): for each ten known nuclei three are cut out and laid beside another one,
-over which they reach by 0 to 3 pixels. Contenders:
+images larger than 256x256 the middle is taken. A component of a mask counts as one nucleus if it fills 0.9 of
+its convex hull; the others are unknown: neither trained on nor counted. Touching nuclei are made by pasting
+(see `segnb.instances.paste_touching`): for each ten known nuclei three are cut out and laid beside another
+one, over which they reach by 0 to 3 pixels. Contenders:
 
 - `Otsu, components`, `Otsu, watershed`: a threshold for each image (Otsu 1979), no network;
 - `mask, components`, `mask, watershed`: a U-Net for background and nucleus; the watershed is on the distance
@@ -123,7 +123,7 @@ def otsu(image):
     return image > threshold_otsu(image)
 
 
-H, SHARES = (.25, .5, 1., 1.5, 2.), (.03, .06, .1, .15, .2)
+H, SHARES = (.1, .25, .5, 1., 2.), (.01, .03, .06, .1, .2)
 METHODS = {'Otsu, components': ('otsu', lambda m,_: components(m, SMALL), (None,)),
            'Otsu, watershed': ('otsu', lambda m,h: split_mask(m, h, SMALL), H),
            'mask, components': ('mask', lambda o,_: components(o[1] > o[0], SMALL), (None,)),
