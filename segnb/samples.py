@@ -197,6 +197,7 @@ def cells(
     def make(folder):
         dense = size[0]*size[1]//460
         for i in range(n):
-            save_cells(folder, f'{i:04}', *draw_cells(np.random.default_rng([seed, i]), size, dense, touching))
+            drawn = draw_cells(np.random.default_rng([seed, i]), size, dense, touching)
+            save_cells(folder, f'{i:04}', *drawn)
         (folder/'valid.txt').write_text('\n'.join(f'{i:04}.png' for i in range(4, n, 5))+'\n')
     return made_once(path, f'cells-1-{n}x{size[0]}x{size[1]}-t{touching:g}-s{seed}', make)
