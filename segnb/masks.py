@@ -285,6 +285,11 @@ class PairFiles:
     @property
     def classes(self): return self.codes.classes
     @property
+    def reads(self):
+        "What decides, beside the files, which bytes are read from them: see `Frames`"
+        return [type(self).__name__, self.size, self.resize, self.range, self.channels, self.colors,
+                self.codes.lut, self.classes, self.volume]
+    @property
     def items(self): return self.images
     def __len__(self): return len(self.images)
     def __repr__(self): return f"{type(self).__name__}({len(self)} pairs, {self.codes})"
