@@ -64,7 +64,7 @@ class SegDataLoader(TfmdDL):
 def new(self:SegDataLoader, dataset=None, cls=None, **kwargs):
     "The same loader, but for what is given"
     same = dataset is None or dataset is self.dataset
-    as_drawn = (self.dataset if same else dataset).way == 'decode'
+    as_drawn = getattr(self.dataset if same else dataset, 'way', None) == 'decode'
     own = {'augment': self.augment, 'weights': self.weights if same else None,
            'num_workers': self.asked_workers if as_drawn else None}
     return TfmdDL.new(self, dataset, cls, **{**own, **kwargs})
@@ -104,7 +104,8 @@ def _bytes(self:SegDataLoader, idxs, pairs=None):
 def create_batches(self:SegDataLoader, samps):
     "Batches for a sequence of indices; fastai's loop calls this"
     groups = self._share(list(self._groups(samps)))
-    decoded = self.workers and self.dataset.ahead(sum(groups, []), self.workers, 2*self.bs)
+    order = [i for idxs in groups for i in idxs]
+    decoded = self.workers and self.dataset.ahead(order, self.workers, 2*self.bs)
     for idxs in groups:
         self.drawn = idxs                               # which images the batch has, for messages
         b = self._bytes(idxs, decoded and [next(decoded) for _ in idxs])
