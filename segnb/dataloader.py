@@ -30,11 +30,11 @@ def as_floats(
     if not isinstance(x, torch.Tensor): x,y = torch.stack(x), torch.stack(y)
     return TensorImage(as_unit(x)), TensorMask(y.long())
 
-# %% ../nbs/06_dataloader.ipynb #1c4b4501
 def _cores():
     "The cores that a process of a training run has for itself"
     return max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
 
+# %% ../nbs/06_dataloader.ipynb #1c4b4501
 class SegDataLoader(TfmdDL):
     "Batches of `Frames`: crops when there is an `augment`, else whole frames"
     def __init__(self,
@@ -224,8 +224,7 @@ def from_dataset(cls:SegDataLoaders,
     augment=None, # Instead of a `SegAugment` made from `crop` and `aug`
     path='.', # Where the `Learner` keeps its files
     device=None, # Default: the GPU where there is one
-    memory_gb:float=4., # See `Frames`; for each of the two sets
-    frames=None, # Where they are: 'memory', 'file' or 'decode'; default: by size, see `Frames`
+    memory_gb:float=4., frames=None, # For each of the two sets: see `Frames`, and its `ways`
     num_workers:int=None, # See `SegDataLoader`
     balance=False, # Draw training images by `image_weights`; or its `share` of those that hold anything
     **aug # To `SegAugment`: zoom, aspect, max_rotate, flip, dihedral, max_lighting, focus (or names), …

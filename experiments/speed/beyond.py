@@ -2,18 +2,19 @@
 
     python experiments/speed/beyond.py --work FOLDER --out experiments/speed/beyond.csv
 
-Makes 20,000 pairs of 1024x2048: 48 street scenes are drawn at a quarter of the size, enlarged and saved (JPEG, masks
-as PNG), and the 20,000 names are hard links to these files, so that the source files take few megabytes and are always
-in the operating system's cache. Decoded they are 156 GB. Each row of the table is measured in a process of its own that
-may not have more than 4 GB of private memory (RLIMIT_DATA; its workers neither), on the loader alone and in training:
+Makes 20,000 pairs of 1024x2048: 48 street scenes are drawn at a quarter of the size, enlarged, saved (JPEG,
+masks as PNG). The 20,000 names are hard links to these files, so that the source files take few megabytes and
+are always in the operating system's cache. Decoded they are 156 GB. Each row of the table is measured in a
+process of its own, which may not have more than 4 GB of private memory (RLIMIT_DATA; its workers neither), on
+the loader alone and in training:
 
 - in memory: a part of the images, as many as fit, at a quarter of their size each way (256x512);
-- in a file, all of them at that size, which is 9.8 GB. It is written once; what of it the system has in its cache is
-  thrown out before the measurement ("cold") or read beforehand ("warm");
+- in a file: all of them at that size, which is 9.8 GB. It is written once. Before the measurement, what the
+  system has of it in its cache is thrown out ("cold"), or all of it is read ("warm");
 - decoded as they are drawn, at that size and at their own.
 
-GB of memory are the peak of process and workers together: anonymous and shared memory, without pages of mapped files,
-which the system takes back whenever it needs them."""
+GB of memory are the peak of process and workers together: anonymous and shared memory, without pages of
+mapped files, which the system takes back whenever it needs them."""
 import argparse, json, os, resource, subprocess, sys, threading, time
 from pathlib import Path
 
@@ -103,13 +104,13 @@ def measure(path, way, size, n, crop, bs, batches, cold, bound):
             'training images/s': training, 'images': len(dls.train_ds)}
 
 
-def run_row(path, name, way, size, n, args):
+def run_row(path, home, name, way, size, n, args):
     "Measure in another process, and watch its memory"
     from segnb.core import machine
     asked = dict(path=str(path), way=way, size=size, n=n, crop=args.crop, bs=args.bs, batches=args.batches,
                  cold='cold' in name, bound=args.bound)
-    child = subprocess.Popen([sys.executable, __file__, '--one', json.dumps(asked)], stdout=subprocess.PIPE, text=True,
-                             env={**os.environ, 'SEGNB_HOME': str(Path(args.work)/'home')})
+    child = subprocess.Popen([sys.executable, __file__, '--one', json.dumps(asked)], text=True,
+                             stdout=subprocess.PIPE, env={**os.environ, 'SEGNB_HOME': str(home)})
     peaks, done = [0], threading.Event()
     def watch():
         while not done.wait(.3): peaks.append(own_memory(child.pid))
@@ -141,7 +142,8 @@ if __name__ == '__main__':
         path, rows = make_set(Path(args.work)/f'set-{args.images}', args.images), []
         for k in args.rows or range(len(ROWS)):
             name, way, size, n = ROWS[k]
-            rows.append(run_row(path, name, way, size, n and min(n, args.images), args))
+            n = n and min(n, args.images)
+            rows.append(run_row(path, Path(args.work)/'home', name, way, size, n, args))
             df = pd.DataFrame(rows).set_index('way')
             if args.out: record(df, args.out)
         show(df, 2)
