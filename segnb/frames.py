@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 from .core import VOID, atomic_file, few, on_device, one_at_a_time, progress, segnb_home
 
 # %% ../nbs/library/frames.ipynb #66ce56f5
+def _size(n): return f'{n/2**30:.1f} GB' if n >= 2**30 else f'{n/2**20:.0f} MB'
+
 def _free_memory():
     "Bytes of memory that programs could still take, as Linux says; infinite elsewhere"
     try: lines = Path('/proc/meminfo').read_text().splitlines()
@@ -42,8 +44,7 @@ def check_room(
     if in_memory: room = min(room, _free_memory()//2)
     if need <= room: return
     where = 'is in memory, and has' if in_memory else 'has'
-    raise OSError(errno.ENOSPC, f"{need/2**30:.1f} GB are needed, and {folder} {where} room for "
-                                f"{room/2**30:.1f} GB")
+    raise OSError(errno.ENOSPC, f"{_size(need)} are needed, and {folder} {where} room for {_size(room)}")
 
 def byte_row(
     n:int, # How many bytes
@@ -202,12 +203,12 @@ class Frames:
         return dict(memory='in memory', file='in a file', decode='decoded as they are drawn')[self.way]
     def __repr__(self):
         sizes = ', '.join(sorted({f'{h}x{w}' for h,w in self.sizes})[:3])
-        return f"Frames({len(self)} of {sizes}; {self.nbytes/2**20:.0f} MB {self.where})"
+        return f"Frames({len(self)} of {sizes}; {_size(self.nbytes)} {self.where})"
 
 # %% ../nbs/library/frames.ipynb #29239cf4
 @patch
 def _hold(self:Frames):
-    "Hold the frames in the first of the `ways` that suits, and say so where it is not memory"
+    "Hold the frames in the first of the `ways` that suits, and say so on a line where it is not memory"
     shared, why = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), ''    # processes on this machine
     fits = self.nbytes*shared <= min(self.memory_gb*2**30, _free_memory()/2)
     hold = dict(memory=self._in_memory, file=self._in_file, decode=self._as_drawn)
@@ -220,14 +221,14 @@ def _hold(self:Frames):
             why = f': {e}'
 
 @patch
-def _say(self:Frames, what): print(f'{len(self)} frames, {self.nbytes/2**30:.1f} GB, {what}', flush=True)
+def _say(self:Frames, what): print(f'{len(self)} frames, {_size(self.nbytes)}, {what}', flush=True)
 
 @patch
 def _in_memory(self:Frames, why):
     free, n = _free_memory(), int(self.ends[-1])
     if self.nbytes > free: raise MemoryError(
-        f"{self.nbytes/2**30:.1f} GB of decoded frames do not fit in memory, of which {free/2**30:.1f} GB "
-        "are free: pass a smaller size=, or have them in a file or decoded as they are drawn")
+        f"{_size(self.nbytes)} of decoded frames do not fit in memory, of which {_size(free)} are free: pass a "
+        "smaller size=, or have them in a file or decoded as they are drawn")
     self.x_row, self.y_row = torch.empty(self.c*n, dtype=self.dtype), torch.empty(n, dtype=torch.uint8)
     self.counts = self._no_counts()
     def keep(i, x, y):

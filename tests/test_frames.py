@@ -109,7 +109,7 @@ def test_the_size_decides(small_set, home, monkeypatch, capsys):
     gb = frames.nbytes/2**30
     assert Frames(ds, gb).way == "memory" and Frames(ds, .99*gb).way == "file"
     line, = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"24 frames, 0\.0 GB, decoded once, into .*/home/frames/\w+-\w+\.npy", line)
+    assert re.fullmatch(r"24 frames, 1 MB, decoded once, into .*/home/frames/\w+-\w+\.npy", line)
     assert Frames(ds, 0).way == "file" and "read from" in capsys.readouterr().out
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")                     # memory is shared by the processes
     assert Frames(ds, gb).way == "file" and Frames(ds, 2*gb).way == "memory"
@@ -121,7 +121,7 @@ def test_more_than_the_memory(small_set, home, monkeypatch):
     ds, _ = find_pairs(small_set)
     monkeypatch.setattr("segnb.frames._free_memory", lambda: 100_000)
     assert Frames(ds).way == "file"
-    with pytest.raises(MemoryError, match="not fit in memory, of which 0.0 GB"): Frames(ds, ways="memory")
+    with pytest.raises(MemoryError, match="not fit in memory, of which 0 MB"): Frames(ds, ways="memory")
 
 
 def test_loaders_pass_it_on(small_set, home):
@@ -235,7 +235,7 @@ def test_room_is_asked_for_before_anything_is_decoded(small_set, home, monkeypat
     ds, _ = find_pairs(small_set)
     free = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda p: free._replace(free=10_000))
-    with pytest.raises(OSError, match="are needed, and .* has room for 0.0 GB"): Frames(ds, ways="file")
+    with pytest.raises(OSError, match="are needed, and .* has room for 0 MB"): Frames(ds, ways="file")
     assert not reads and Frames(ds, 0).way == "decode"
 
 

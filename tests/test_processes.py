@@ -40,7 +40,7 @@ def test_a_killed_process_ends_the_run_and_it_goes_on(small_set, tmp_path):
     assert run.returncode and "--resume goes on" in err and time.time()-start < 60
     again = subprocess.run([*command, "--resume"], cwd=here.parent, env=home, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and out.exists() and not last.exists(), again.stderr[-3000:]
-    assert again.stdout.count(" GB, read from ") == 2 and sorted(tmp_path.glob("home/frames/*.npy")) == both
+    assert again.stdout.count(" MB, read from ") == 2 and sorted(tmp_path.glob("home/frames/*.npy")) == both
     assert again.stdout.count("pixel accuracy") >= 1 and "epoch   1" not in again.stdout and again.stdout.count("epoch   4") == 1
 
 

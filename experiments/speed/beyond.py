@@ -2,7 +2,7 @@
 
     python experiments/speed/beyond.py --work FOLDER --out experiments/speed/beyond.csv
 
-Makes 20,000 pairs of 1024x2048: 48 street scenes are drawn at a quarter of the size, enlarged, saved (JPEG,
+Makes 20,000 pairs of 1024x2048: 48 street scenes drawn at a quarter of the size, enlarged and saved (JPEG,
 masks as PNG). The 20,000 names are hard links to these files, so that the source files take few megabytes and
 are always in the operating system's cache. Decoded they are 156 GB. Each row of the table is measured in a
 process of its own, which may not have more than 4 GB of private memory (RLIMIT_DATA; its workers neither), on
