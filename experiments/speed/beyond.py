@@ -113,7 +113,7 @@ def run_row(path, home, name, way, size, n, args):
                              stdout=subprocess.PIPE, env={**os.environ, 'SEGNB_HOME': str(home)})
     peaks, done = [0], threading.Event()
     def watch():
-        while not done.wait(.3): peaks.append(own_memory(child.pid))
+        while not done.wait(1): peaks.append(own_memory(child.pid))
     thread = threading.Thread(target=watch)
     thread.start()
     lines = child.stdout.read().splitlines()
