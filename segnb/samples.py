@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from .core import atomic_folder
 from .instances import place_beside
 from .streets import (Street, draw_frame, fractal, ground_codes, ground_colours, pick, random_scene,
-                           random_street, streets_home)
+                           random_street)
 
 # %% ../nbs/library/samples.ipynb #5eaaebb8
 def made_once(
@@ -24,7 +24,7 @@ def made_once(
     make, # Called with an empty folder, which it fills
 )->Path:
     "The folder of a made data set"
-    path = Path(path or streets_home()/name).expanduser()
+    path = Path(path or segnb_home()/name).expanduser()
     if path.exists(): return path
     with atomic_folder(path, path.exists) as tmp: make(tmp)
     return path
