@@ -1,23 +1,28 @@
 """What `make test` runs: package against notebooks, notebooks, pytest, docs; ends with one line of counts."""
 import os, re, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from common import notebooks_in, root
 
 bin = Path(sys.executable).parent
-results = []
+results = {}                                           # name: passed, failed
 lost = []                                              # runs of pytest in which a test process died: said at the end
 workers = 2                                            # notebooks, or files of tests, at once; each gets its share of the threads
 env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // workers))}
 
 
 def step(name, run):
+    "Run a part of the checks and add to the counts of its name"
     print(f"\n== {name}", flush=True)
     start = time.time()
     try: passed, failed = run()
-    except Exception as e: passed, failed = 0, 1; print(f"{type(e).__name__}: {e}")
-    results.append((name, passed, failed))
+    except (Exception, SystemExit) as e:
+        passed, failed = 0, 1
+        print(f"{type(e).__name__}: {e}")
+    before = results.get(name, (0, 0))
+    results[name] = before[0] + passed, before[1] + failed
     print(f"== {name}: {passed} passed, {failed} failed in {time.time() - start:.0f} s", flush=True)
 
 
@@ -44,32 +49,32 @@ def notebooks():
     import torch
     flags = ["--flags", "cuda"] if torch.cuda.is_available() else []
     names = sorted(p.name for p in notebooks_in(root / "nbs"))
-    run = subprocess.run([bin / "nbdev-test", "--timing", "--n-workers", str(workers), *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    run = subprocess.run([bin / "nbdev-test", "--timing", "--cell-timing-min", "8", "--n-workers", str(workers), *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     print(run.stdout)
     failed = [n for n in names if re.search(rf"^\t{re.escape(n)}$", run.stdout, re.M)]
     if run.returncode and not failed: failed = names
     return len(names) - len(failed), len(failed)
 
 
-def pytest():
-    """Files of tests in groups, each in a process of its own, two at a time. Python dies now and then when a process that
-    has run a hundred tests starts another one (SIGSEGV sent by the kernel; the cause is not known), so a process runs
-    fewer, and a group whose process died is run once more."""
+def groups():
+    "Files of tests in eight groups of about the same size"
     files = sorted((root / "tests").glob("test_*.py"), key=lambda p: -p.stat().st_size)
-    groups = [files[k::8] for k in range(8)]
+    return [files[k::8] for k in range(8)]
 
-    def run(group):
-        for _ in range(2):
-            run = subprocess.run([sys.executable, "-m", "pytest", *group], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
-            print(run.stdout, flush=True)
-            if run.returncode >= 0: break
-            lost.append(run)
-            print(f"the process that ran {', '.join(p.name for p in group)} died of signal {-run.returncode}", flush=True)
-        count = lambda word: int((re.findall(rf"(\d+) {word}", run.stdout.splitlines()[-1]) or [0])[0])
-        failed = count("failed") + count("error")
-        return count("passed"), failed or int(run.returncode != 0)
-    with ThreadPoolExecutor(workers) as pool: counts = list(pool.map(run, groups))
-    return tuple(map(sum, zip(*counts)))
+
+def pytest(group):
+    """Run files of tests in a process of their own. Python dies now and then when a process that has run a hundred tests
+    starts another one (SIGSEGV sent by the kernel; the cause is not known), so a process runs fewer, and a group whose
+    process died is run once more."""
+    for _ in range(2):
+        run = subprocess.run([sys.executable, "-m", "pytest", "--durations=5", *group], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        print(run.stdout, flush=True)
+        if run.returncode >= 0: break
+        lost.append(run)
+        print(f"the process that ran {', '.join(p.name for p in group)} died of signal {-run.returncode}", flush=True)
+    count = lambda word: int((re.findall(rf"(\d+) {word}", run.stdout.splitlines()[-1]) or [0])[0])
+    failed = count("failed") + count("error")
+    return count("passed"), failed or int(run.returncode != 0)
 
 
 def docs():
@@ -80,9 +85,11 @@ def docs():
 
 if __name__ == "__main__":
     start = time.time()
-    for name, run in dict(exports=exports, notebooks=notebooks, pytest=pytest, docs=docs).items(): step(name, run)
-    print("\n" + ", ".join(f"{n} {p}/{p + f}" for n, p, f in results) + f", {time.time() - start:.0f} s")
+    step("notebooks", notebooks)
+    rest = [("docs", docs), ("exports", exports), *(("pytest", partial(pytest, g)) for g in groups())]
+    with ThreadPoolExecutor(workers) as pool: list(pool.map(lambda job: step(*job), rest))
+    print("\n" + ", ".join(f"{n} {p}/{p + f}" for n, (p, f) in results.items()) + f", {time.time() - start:.0f} s")
     if lost: print(f"{len(lost)} test processes died, see above: look for the cause")
-    passed, failed = sum(r[1] for r in results), sum(r[2] for r in results)
+    passed, failed = map(sum, zip(*results.values()))
     print(f"total: {passed} passed, {failed} failed")
     sys.exit(int(failed > 0))
