@@ -39,6 +39,7 @@ def image_matrices(
     n = len(model.classes)
     return np.stack([ConfusionMatrix(n).add(model.predict(im), mask).matrix.numpy() for im,mask in pairs])
 
+# %% ../nbs/15_feedback.ipynb #bd48072a
 def mean_ious(
     matrices, # (…,classes,classes)
 )->np.ndarray: # (…)
@@ -78,6 +79,7 @@ class _NoValidation(Callback):
     order = -20
     def before_validate(self): raise CancelValidException
 
+# %% ../nbs/15_feedback.ipynb #7af2fbe4
 def fine_tune(
     model, # `SegModel`; its network is trained and belongs to the result
     new, old, # `Frames`: see `Mixture`
@@ -113,6 +115,7 @@ def corrections(
     rows = store.rows().query("verdict == 'corrected'").drop_duplicates('image', keep='last')
     return rows.assign(judge=[int(h[:8], 16) < kept*2**32 for h in rows.image])
 
+# %% ../nbs/15_feedback.ipynb #da2d3d97
 def _checked_mask(store, id, n):
     "The corrected mask of a row. Raises `ValueError` where it has a class that is none."
     mask = store.mask(id)
@@ -167,6 +170,7 @@ def is_better(
     "Whether a new model is better where it was corrected, and not worse where it was not"
     return bool(table.low['corrected'] > 0 and table.low['validation'] > -tolerance)
 
+# %% ../nbs/15_feedback.ipynb #b3640b18
 def told(
     table, tolerance:float=.01, # As in `is_better`
 )->str:
@@ -182,21 +186,25 @@ def told(
 # %% ../nbs/15_feedback.ipynb #bee75ca5
 def _version_file(fn, v): return fn.with_name(f'{fn.stem}.v{v}{fn.suffix}')
 
+# %% ../nbs/15_feedback.ipynb #d272d6a1
 def _put(src, fn):
     with atomic_file(fn) as tmp: shutil.copyfile(src, tmp)
 
+# %% ../nbs/15_feedback.ipynb #58c0986b
 def model_version(
     fn, # Path of a model file
 )->int: # 1 for a model that was never improved
     "Which version of a model a file is"
     return (read_header(fn)['info'] or {}).get('version', 1)
 
+# %% ../nbs/15_feedback.ipynb #67e89dfc
 def versions(fn)->list: # Numbers, rising
     "The versions of a model that are kept beside it"
     fn = Path(fn)
     found = (p.stem.removeprefix(f'{fn.stem}.v') for p in fn.parent.glob(f'{fn.stem}.v*{fn.suffix}'))
     return sorted(int(v) for v in found if v.isdigit())
 
+# %% ../nbs/15_feedback.ipynb #ec65c3f2
 def save_version(
     model, fn, # `SegModel`, and the file that it replaces
     about:dict, # What is to be said of it in the header
@@ -210,6 +218,7 @@ def save_version(
     _put(_version_file(fn, new), fn)
     return new
 
+# %% ../nbs/15_feedback.ipynb #8b2b3327
 def rollback(fn)->int: # The version that is in use now
     "Put back the version that the current one was made from. Raises `FileNotFoundError` where there is none."
     fn, v = Path(fn), model_version(fn)
@@ -228,6 +237,7 @@ def _improvable(fn):
         f"{fn}: improve takes models for 8-bit RGB images whose pixels have one class each")
     return model
 
+# %% ../nbs/15_feedback.ipynb #d44a73fd
 def original_data(
     model, # `SegModel`
     data=None, # Its training data, as for `segnb train`; default: as its header says
@@ -250,6 +260,7 @@ def original_data(
 # %% ../nbs/15_feedback.ipynb #6b47e584
 LEAST = 4, 3    # corrections to train on, and kept for judging
 
+# %% ../nbs/15_feedback.ipynb #d593df4b
 def _training_frames(store, model, kept):
     "`Frames` of the corrections that are trained on, as the model sees them"
     with tempfile.TemporaryDirectory() as tmp:

@@ -86,7 +86,7 @@ def long_clip(learn, folder):
     files = sorted((streets()/'images').glob('*.png'))
     before = ("from segnb.model_file import load_model\nfrom segnb.video import predict_video\nimport torch\n"
               f"torch.set_num_threads(1)\nm = load_model({str(folder/'m.safetensors')!r}, device='cpu')\n"
-              f"predict_video(m, {str(folder/'6.mkv')!r}, {str(folder/'warm')!r})")
+              f"predict_video(m, {str(folder/'6.mkv')!r}, {str(folder/'warm')!r}, overwrite=True)")
     for seconds in (6, 60): write_clip(folder/f'{seconds}.mkv', files, 5*seconds)
     for seconds in (6, 60):
         mb = memory_of(before, f"predict_video(m, {str(folder/f'{seconds}.mkv')!r}, {str(folder/'out')!r})",
