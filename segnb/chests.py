@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from .core import atomic_folder, progress
 from .scans import Scan, itk, save_scan
-from .streets import streets_home
+from .core import segnb_home
 
 # %% ../nbs/library/chests.ipynb #736e9218
 class Chest:
@@ -133,7 +133,7 @@ def chests(
 )->Path: # The folder: `images/`, `labels/`, `codes.txt`, `valid.txt`, `annotations.csv`
     "Draw the chests, once; after that, return their folder. Raises `FileExistsError` for a folder of others."
     opts = dict(version=1, n=n, shape=list(shape), seed=seed)
-    path = Path(path or streets_home()/f"chests-1-{n}-{'x'.join(map(str, shape))}-s{seed}").expanduser()
+    path = Path(path or segnb_home()/f"chests-1-{n}-{'x'.join(map(str, shape))}-s{seed}").expanduser()
     if (path/'chests.json').is_file() and json.loads((path/'chests.json').read_text()) == opts: return path
     if path.exists() and any(path.iterdir()): raise FileExistsError(
         f"{path} exists and does not hold these chests. Nothing was written: give another folder, or remove "

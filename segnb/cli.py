@@ -126,6 +126,8 @@ def train(
     threshold:bool=False,
     threads:int=None, # CPU threads; fewer where other work runs on the machine
     procs:int=1, # Processes on this machine, each on a GPU of its own where there are some
+    # Decoded frames in memory, in a file that is kept, or decoded as they are drawn; default: by size
+    frames:Annotated[str, dict(choices=['memory','file','decode'])]=None,
     **kwargs
 ):
     "Train on a data set, print scores by class, save the model"
@@ -151,12 +153,13 @@ def train(
         free_place(out, overwrite)
         _free_checkpoints(folder, overwrite, resume)
     set_seed(seed)
-    start, dls = time.time(), train_loaders(path, crop, bs, size, resize, k, axes, **kwargs)
+    start, dls = time.time(), train_loaders(path, crop, bs, size, resize, k, axes, frames, **kwargs)
     if threshold: check_threshold(dls)
     volumes = dls.train_ds.ds.volume
     what = 'slices' if volumes else 'images'
     print(f'{len(dls.train_ds)} training and {len(dls.valid_ds)} validation {what}, '
-          f'{len(dls.classes)} classes, crops of {dls.train.augment.crop}', flush=True)
+          f'{len(dls.classes)} classes, crops of {dls.train.augment.crop}, frames {dls.train_ds.where}',
+          flush=True)
     lost = [c for c,n in zip(dls.classes, dls.valid_ds.counts.sum(0)) if not n]
     if lost: print(f"In no validation image: {', '.join(lost)}", flush=True)
     checkpoint = Checkpoint(folder, about=dict(seed=seed))

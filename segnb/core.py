@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'to_rgb', 'opened', 'read_image',
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
-           'atomic_file', 'atomic_folder', 'save_tensors', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype',
-           'fast_bf16', 'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence', 'process',
-           'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
+           'atomic_file', 'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory',
+           'half_dtype', 'fast_bf16', 'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence',
+           'process', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, shutil, sys, sysconfig, tempfile
@@ -246,6 +246,10 @@ def save_tensors(
     # a full disk, for one
     except SafetensorError as e: raise OSError(f"{fn}: could not be written ({e})") from e
     return Path(fn)
+
+def segnb_home()->Path:
+    "The folder for what is made once and kept: `$SEGNB_HOME`, or `~/.cache/segnb`"
+    return Path(os.environ.get('SEGNB_HOME', '~/.cache/segnb')).expanduser()
 
 def one_at_a_time(fn): # Path of what is made; the lock is a file beside it
     "Of several processes one at a time is inside this context; the others wait"

@@ -6,7 +6,7 @@
 __all__ = ['as_floats', 'SegDataLoader', 'image_weights', 'default_crop', 'SegDataLoaders']
 
 # %% ../nbs/06_dataloader.ipynb #350183f7
-import copy, inspect
+import copy, inspect, os
 from pathlib import Path
 
 import numpy as np, torch
@@ -30,6 +30,10 @@ def as_floats(
     if not isinstance(x, torch.Tensor): x,y = torch.stack(x), torch.stack(y)
     return TensorImage(as_unit(x)), TensorMask(y.long())
 
+def _cores():
+    "The cores that a process of a training run has for itself"
+    return max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+
 # %% ../nbs/06_dataloader.ipynb #1c4b4501
 class SegDataLoader(TfmdDL):
     "Batches of `Frames`: crops when there is an `augment`, else whole frames"
@@ -41,12 +45,15 @@ class SegDataLoader(TfmdDL):
         device=None, # Where batches go; default: the GPU where there is one
         drop_last:bool=False, # Leave out a last batch that is not full
         weights=None, # How likely each image is drawn, if `shuffle`: see `image_weights`; default: each once
+        num_workers:int=None, # Processes for frames that are decoded as they are drawn; default: the cores
         **kwargs
     ):
-        if kwargs.pop('num_workers', 0):
+        as_drawn = getattr(dataset, 'way', None) == 'decode'
+        if num_workers and not as_drawn:
             raise ValueError("num_workers: frames are decoded once, in threads, before the first epoch, so "
-                             "there is nothing for workers to do. Leave it out.")
-        self.weights, self.augment = weights, augment
+                             "there is nothing for workers to do. Leave it out, or pass frames='decode'.")
+        self.weights, self.augment, self.asked_workers = weights, augment, num_workers
+        self.workers = ifnone(num_workers, _cores()) if as_drawn else 0
         # what fastai asks of a loader: how many of a batch are inputs, and their types
         self._n_inp, self._types = 1, {tuple: [TensorImage, TensorMask]}
         super().__init__(dataset, bs=bs, shuffle=shuffle, device=ifnone(device, default_device()),
@@ -57,7 +64,9 @@ class SegDataLoader(TfmdDL):
 def new(self:SegDataLoader, dataset=None, cls=None, **kwargs):
     "The same loader, but for what is given"
     same = dataset is None or dataset is self.dataset
-    own = {'augment': self.augment, 'weights': self.weights if same else None}
+    as_drawn = getattr(self.dataset if same else dataset, 'way', None) == 'decode'
+    own = {'augment': self.augment, 'weights': self.weights if same else None,
+           'num_workers': self.asked_workers if as_drawn else None}
     return TfmdDL.new(self, dataset, cls, **{**own, **kwargs})
 
 @patch
@@ -79,12 +88,12 @@ def _groups(self:SegDataLoader, idxs):
     if group and not (self.drop_last and len(group) < self.bs): yield group
 
 @patch
-def _bytes(self:SegDataLoader, idxs):
+def _bytes(self:SegDataLoader, idxs, pairs=None):
     "The frames of a batch on the device; what has to be copied to a GPU is copied while it computes"
-    ds, device = self.dataset, self.device
-    if ds.rows_on(device)[0].is_cuda or torch.device(device).type != 'cuda': return ds.batch(idxs, device)
+    ds, device = self.dataset, torch.device(self.device)
+    if ds.rows_on(device)[0].is_cuda or device.type != 'cuda': return ds.batch(idxs, device, pairs)
     beside, main = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    with torch.cuda.stream(beside): b = ds.batch(idxs, device)
+    with torch.cuda.stream(beside): b = ds.batch(idxs, device, pairs)
     main.wait_stream(beside)
     for o in b:
         for t in [o] if isinstance(o, torch.Tensor) else o: t.record_stream(main)
@@ -94,9 +103,12 @@ def _bytes(self:SegDataLoader, idxs):
 @patch
 def create_batches(self:SegDataLoader, samps):
     "Batches for a sequence of indices; fastai's loop calls this"
-    for idxs in self._share(list(self._groups(samps))):
+    groups = self._share(list(self._groups(samps)))
+    order = [i for idxs in groups for i in idxs]
+    decoded = self.workers and self.dataset.ahead(order, self.workers, 2*self.bs)
+    for idxs in groups:
         self.drawn = idxs                               # which images the batch has, for messages
-        b = self._bytes(idxs)
+        b = self._bytes(idxs, decoded and [next(decoded) for _ in idxs])
         x,y = self.augment(b) if self.augment else as_floats(b)
         yield (x,y) if self.dataset.has_masks else (x,)
 
@@ -178,7 +190,7 @@ class SegDataLoaders(DataLoaders):
         for side,dl in zip(('training','validation'), self.loaders):
             sizes = ', '.join(sorted({f'{h}x{w}' for h,w in dl.dataset.sizes})[:3])
             print(f"{side}: {len(dl.dataset)} images of {sizes}, {len(dl)} batches of {dl.bs}, "
-                  f"{dl.augment or 'whole frames'}, on {dl.device}")
+                  f"{dl.augment or 'whole frames'}, {dl.dataset.where}, on {dl.device}")
         print(f"{self.c} classes: {', '.join(self.classes)}; void {self.codes.void_values}")
 
 # %% ../nbs/06_dataloader.ipynb #7e37801b
@@ -212,7 +224,8 @@ def from_dataset(cls:SegDataLoaders,
     augment=None, # Instead of a `SegAugment` made from `crop` and `aug`
     path='.', # Where the `Learner` keeps its files
     device=None, # Default: the GPU where there is one
-    memory_gb:float=4., # See `Frames`; for each of the two sets
+    memory_gb:float=4., frames=None, # For each of the two sets: see `Frames`, and its `ways`
+    num_workers:int=None, # See `SegDataLoader`
     balance=False, # Draw training images by `image_weights`; or its `share` of those that hold anything
     **aug # To `SegAugment`: zoom, aspect, max_rotate, flip, dihedral, max_lighting, focus (or names), …
 ):
@@ -220,13 +233,14 @@ def from_dataset(cls:SegDataLoaders,
     aug, device = _checked(aug, ds, bs, val_bs), device or default_device()
     split = split or getattr(ds, 'split', None) or RandomSplitter(.2, seed=42)
     idxs = two_sides_of(split(ds.images), ds)
-    train, valid = (Frames(ds.subset(o), memory_gb) for o in idxs)
+    train, valid = (Frames(ds.subset(o), memory_gb, frames) for o in idxs)
     warn_of_missing(train)
     if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)
     share = None if isinstance(balance, bool) else balance
     bs, weights = min(bs, len(train)), None if balance is False else image_weights(train.counts, share)
-    train = SegDataLoader(train, bs, True, augment, device, drop_last=True, weights=weights)
-    return _loaders(cls, train, SegDataLoader(valid, val_bs or bs, device=device), path, device)
+    train, valid = (SegDataLoader(train, bs, True, augment, device, True, weights, num_workers),
+                    SegDataLoader(valid, val_bs or bs, device=device, num_workers=num_workers))
+    return _loaders(cls, train, valid, path, device)
 
 # %% ../nbs/06_dataloader.ipynb #140ee32a
 @patch(cls_method=True)
@@ -301,7 +315,7 @@ def resized(self:SegDataLoaders,
 )->SegDataLoaders:
     "Loaders for the same pairs with frames of another size, for progressive resizing"
     size = pair_of(size)
-    train, valid = (Frames(o.ds.at_size(size), o.memory_gb) for o in (self.train_ds, self.valid_ds))
+    train, valid = (Frames(o.ds.at_size(size), o.memory_gb, o.ways) for o in (self.train_ds, self.valid_ds))
     aug, old = self.train.augment, np.median(self.train_ds.sizes, 0)
     if isinstance(aug, SegAugment):
         same_share = (max(32, round(c*s/o/32)*32) for c,s,o in zip(aug.crop, size, old))
@@ -326,4 +340,6 @@ def test_dl(self:SegDataLoaders,
     like = self.valid_ds.ds
     if like.volume: raise NotImplementedError("scans are labelled by learn.seg_model().predict_volume(scan)")
     ds = SegDataset(L(fnames), None, self.codes, size=like.size, range=like.range)
-    return self.valid.new(Frames(ds), bs=bs or self.valid.bs)
+    # predicted once, so that a file would not be used again
+    frames = Frames(ds, self.valid_ds.memory_gb, ('memory','decode'))
+    return self.valid.new(frames, bs=bs or self.valid.bs)

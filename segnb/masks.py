@@ -154,6 +154,9 @@ def encode(self:Codes,
     a, fn='mask', # Integers (H,W) as read from a file, and its name for messages
 )->np.ndarray: # uint8 (H,W): class indices, void 255
     "File numbers to class indices. Raises `ValueError` naming the file and the values not among the codes."
+    if a.dtype == np.uint8:                                 # the table has all of these
+        out = self.lut[a]
+        if not (out == _BAD).any(): return out
     inside = (a >= 0) & (a < len(self.lut))
     out = self.lut[a if inside.all() else np.where(inside, a, 0)]
     bad = (out == _BAD) | ~inside
@@ -285,12 +288,18 @@ class PairFiles:
     @property
     def classes(self): return self.codes.classes
     @property
+    def reads(self):
+        "What decides, beside the files, which bytes are read from them: see `Frames`"
+        return [type(self).__name__, self.size, self.resize, self.range, self.channels, self.colors,
+                self.codes.lut, self.classes, self.volume]
+    @property
     def items(self): return self.images
     def __len__(self): return len(self.images)
     def __repr__(self): return f"{type(self).__name__}({len(self)} pairs, {self.codes})"
     def count(self, y):
         "Pixels of each class in a mask (H,W)"
-        return np.bincount(np.asarray(y).ravel(), minlength=len(self.classes))[:len(self.classes)]
+        # Pillow counts bytes as they are; np.bincount would make 64-bit numbers of them first
+        return np.array(Image.fromarray(np.asarray(y)).histogram()[:len(self.classes)])
 
     def _image(self, i):
         "Image `i` at its own size, RGB or an array (H,W,C); what only shows over several files is noted"

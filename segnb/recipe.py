@@ -18,7 +18,7 @@ from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 from safetensors.torch import load_file
-from .core import epoch_line, few, one_at_a_time, save_tensors
+from .core import epoch_line, few, one_at_a_time, save_tensors, segnb_home
 from .check import check_names
 from .dataset import as_dataset
 from .masks import codes_for, void_names
@@ -30,7 +30,7 @@ from .learner import seg_learner
 from .loss import SegLoss, class_weights
 from .one_cycle import epochs_for
 from .overlap import as_overlap
-from .streets import streets, streets_home
+from .streets import streets
 from .threshold import check_threshold
 
 # %% ../nbs/library/recipe.ipynb #e823b776
@@ -152,7 +152,7 @@ def volume_size(
     print(f'Slices are resized to {h}x{w} (height x width); --size H W chooses another size.')
     return h, w
 
-def _volume_loaders(found, crop, bs, size, resize, k, axes, about):
+def _volume_loaders(found, crop, bs, size, resize, k, axes, frames, about):
     "Loaders of slices: whole ones up to 256 pixels, as there is little in a volume but what is in its middle"
     only = [o for o in ('channels','colors') if about[o]] + ['roi']*bool(found.rois)
     if only: raise ValueError(f"--{only[0]}: is for images, and {found.path} holds volumes")
@@ -161,7 +161,8 @@ def _volume_loaders(found, crop, bs, size, resize, k, axes, about):
     if size is None: ds.size = volume_size(ds)
     whole = ds.size or np.median(ds.file_sizes, 0)
     crop = crop or [min(256, int(-(-s//32)*32)) for s in whole]
-    return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.', balance=True, max_rotate=10)
+    return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.', frames=frames, balance=True,
+                                       max_rotate=10)
 
 def train_loaders(
     data, # A folder with pairs, or a name: see `data_path`
@@ -169,6 +170,7 @@ def train_loaders(
     size=None, # Height and width to resize frames to; default: see `auto_size`
     resize:str='squish', # How they get there: 'squish', 'crop' or 'pad'
     k:int=1, axes=None, # Of volumes, axial slices unless said otherwise: see `VolumeDataset`
+    frames=None, # Where they are: 'memory', 'file' or 'decode'; default: by size, see `Frames`
     **about # To `open_data`
 )->SegDataLoaders:
     "The loaders of `segnb train`. Raises `ValueError` for what names and split alone say against training."
@@ -178,11 +180,11 @@ def train_loaders(
         if f.level == 'stop': raise ValueError(
             f"{found.path}: {f!r}. {f.effect}; {f.remedy}. `segnb check` looks at everything else.")
         print(f'{f!r}: {f.effect}; {f.remedy}', flush=True)
-    if found.scans: return _volume_loaders(found, crop, bs, size, resize, k, axes, about)
+    if found.scans: return _volume_loaders(found, crop, bs, size, resize, k, axes, frames, about)
     if found.classes: ds, split = as_overlap(found, size, about['range'], resize, about['channels'])
     else: ds, split = as_dataset(found, size=size, resize=resize, **about)
     if size is None: ds.size = auto_size(ds)
-    return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.')
+    return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.', frames=frames)
 
 # %% ../nbs/library/recipe.ipynb #ec91b6cf
 class ValidateEvery(Callback):
@@ -256,7 +258,7 @@ def course_learner(
     learn = seg_learner(dls, loss_func=SegLoss(weight=weight, **loss))
     code = b''.join((Path(segnb.__file__).parent/f'{m}.py').read_bytes() for m in _trains)
     about = json.dumps([seed, epochs, lr, loss, _hash(code+torch.__version__.encode()), learn.half])
-    file = streets_home()/'networks'/f'{_hash(about.encode())}.safetensors'
+    file = segnb_home()/'networks'/f'{_hash(about.encode())}.safetensors'
     file.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(file):
         if file.exists(): learn.model.load_state_dict(load_file(file))

@@ -279,6 +279,8 @@ class VolumeDataset(SegDataset):
         self._sizes = L(tuple(np.delete(shapes[v], ax).tolist()) for v,ax,_ in slices)
 
     @property
+    def reads(self): return [*super().reads, list(self.slices)]
+    @property
     def rgb(self): return (self.k,)*3                       # the slice in the middle, in grey
     @property
     def volume(self):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from fastcore.basics import patch, store_attr
-from .core import atomic_folder, progress
+from .core import atomic_folder, progress, segnb_home
 from .masks import camvid_codes
 
 # %% ../nbs/library/streets.ipynb #7a68fa00
@@ -964,8 +964,6 @@ def draw_all(path, n_clips, *args, workers=None):
 # %% ../nbs/library/streets.ipynb #a4938364
 streets_version = 2 # goes up when the images change
 
-def streets_home(): return Path(os.environ.get('SEGNB_HOME', '~/.cache/segnb')).expanduser()
-
 def check_options(n_clips, n_frames, size, n_valid, weather=None):
     "Height and width, if the options can be drawn"
     h,w = (int(o) for o in size)
@@ -1024,6 +1022,6 @@ def streets(
                 n_valid=n_valid, **({'weather': weather} if weather else {}))
     name = f'streets-{streets_version}-{n_clips}x{n_frames}-{h}x{w}-s{seed}-v{n_valid}'
     if weather: name += f'-{weather}'
-    path = Path(path or streets_home()/name).expanduser()
+    path = Path(path or segnb_home()/name).expanduser()
     if not is_finished(path, opts): write_beside(path, opts, workers)
     return path

@@ -331,16 +331,17 @@ def _reached(study, spec):
 def own_gpu(): # Index of the GPU, or None where there is at most one; held while the process lives
     "Take a GPU that no other worker on this machine has"
     if torch.cuda.device_count() < 2: return None
+    if _locks: return next(iter(_locks))                # from an earlier sweep of this process
     for k in range(torch.cuda.device_count()):
         lock = FileLock(Path(tempfile.gettempdir())/f'segnb-gpu-{k}.lock')
         try: lock.acquire(blocking=False)
         except Timeout: continue
-        _locks.append(lock)
+        _locks[k] = lock
         torch.cuda.set_device(k)
         return k
     raise RuntimeError(f"all {torch.cuda.device_count()} GPUs have a worker")
 
-_locks = []
+_locks = {}
 
 def run_sweep(
     spec:dict, # From `read_sweep`

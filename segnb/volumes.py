@@ -13,7 +13,7 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 from .core import VOID, as_unit, few, progress, resized_image
-from .frames import byte_row, check_room
+from .frames import byte_row
 from .model_file import SegModel, at_size
 from .pairs import scan_paths, stem_of
 from .scans import Scan, VolumeDataset, read_label, read_scan, save_scan, windowed, with_neighbours
@@ -38,8 +38,7 @@ def _one_axis(m, levels, axis, bs):
 
 def _several_axes(m, levels, axes, bs):
     shape = (len(m.classes), *levels.shape)
-    check_room(n := 2*int(np.prod(shape)))
-    total = byte_row(n, on_disk=True).view(torch.float16).view(shape).zero_()
+    total = byte_row(2*int(np.prod(shape))).view(torch.float16).view(shape).zero_()
     for ax in axes:
         for first,p in _slice_probs(m, levels, ax, bs):
             total.movedim(ax+1, 0)[first:first+len(p)] += p.cpu().half()/len(axes)

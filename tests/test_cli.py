@@ -74,10 +74,15 @@ def test_an_error_is_one_line_in_a_process_too():
     assert run.returncode == 2 and run.stderr.startswith("segnb: nosuch: no such folder") and len(run.stderr.splitlines()) == 1
 
 
-def test_same_seed_same_weights(small_set, tmp_path):
+def test_same_seed_same_weights(small_set, tmp_path, monkeypatch):
+    "Also where frames are decoded as they are drawn"
     import torch
     from segnb.all import load_model
-    for n in "ab": assert segnb("train", small_set, "--out", tmp_path / f"{n}.safetensors", "--epochs", 1, "--crop", 64, 64, "--bs", 4, "--seed", 5).returncode == 0
+    monkeypatch.setenv("SEGNB_HOME", str(tmp_path / "home"))
+    for n, more in dict(a=[], b=["--frames", "decode"]).items():
+        run = segnb("train", small_set, "--out", tmp_path / f"{n}.safetensors", "--epochs", 1, "--crop", 64, 64, "--bs", 4,
+                    "--seed", 5, *more)
+        assert run.returncode == 0 and ("frames decoded as they are drawn" in run.stdout) == bool(more), run.stderr
     a, b = (load_model(tmp_path / f"{n}.safetensors", device="cpu").model.state_dict() for n in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a)
 

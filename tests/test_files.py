@@ -121,13 +121,6 @@ def test_frames_of_different_sizes_train_and_score(small_set, tmp_path):
     assert learn.scores().loc["all", "pixels"] == sum(int((y != VOID).sum()) for _, y in (dls.valid_ds[i] for i in range(len(dls.valid_ds))))
 
 
-def test_memory_mapped_frames_are_the_same(small_set):
-    ds, _ = find_pairs(small_set)
-    a, b = Frames(ds), Frames(ds, memory_gb=0)
-    assert b.on_disk and not a.on_disk
-    assert torch.equal(a.x_row, b.x_row) and torch.equal(a.y_row, b.y_row)
-
-
 def test_hard_names(small_set, tmp_path):
     path = tmp_path / "späte Bilder [1]"
     copy_set(small_set, path)

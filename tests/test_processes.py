@@ -24,19 +24,23 @@ def test_two_processes_compute_what_one_does(small_set):
 def test_a_killed_process_ends_the_run_and_it_goes_on(small_set, tmp_path):
     out = tmp_path / "m.safetensors"
     command = [sys.executable, "-m", "segnb.cli", "train", str(small_set), "--procs", "2", "--epochs", "4", "--bs", "4", "--crop", "64", "64",
-               "--encoder", "tf_efficientnet_lite0", "--precision", "fp32", "--out", str(out)]
-    run = subprocess.Popen(command, cwd=here.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               "--encoder", "tf_efficientnet_lite0", "--precision", "fp32", "--out", str(out), "--frames", "file"]
+    home = {**env, "SEGNB_HOME": str(tmp_path / "home")}
+    run = subprocess.Popen(command, cwd=here.parent, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     last = out.with_suffix(".training") / "last.safetensors"
     for line in run.stdout:
         if line.startswith("epoch   1"): break
+    both = sorted(tmp_path.glob("home/frames/*.npy"))                # training and validation frames
     workers = [p for p in psutil.Process(run.pid).children(recursive=True) if "segnb.cli" in p.cmdline() and "--nproc-per-node" not in p.cmdline()]
-    assert len(workers) == 2 and last.exists()
+    assert len(workers) == 2 and last.exists() and len(both) == 2
+    for p in workers: assert {str(f) for f in both} <= {m.path for m in p.memory_maps()}
     start = time.time()
     workers[1].send_signal(signal.SIGKILL)
     _, err = run.communicate(timeout=60)
     assert run.returncode and "--resume goes on" in err and time.time()-start < 60
-    again = subprocess.run([*command, "--resume"], cwd=here.parent, env=env, capture_output=True, text=True, timeout=300)
+    again = subprocess.run([*command, "--resume"], cwd=here.parent, env=home, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and out.exists() and not last.exists(), again.stderr[-3000:]
+    assert again.stdout.count(" MB, read from ") == 2 and sorted(tmp_path.glob("home/frames/*.npy")) == both
     assert again.stdout.count("pixel accuracy") >= 1 and "epoch   1" not in again.stdout and again.stdout.count("epoch   4") == 1
 
 

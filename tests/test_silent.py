@@ -440,31 +440,29 @@ def test_11_fastais_mixed_precision_beside_it(tmp_path):
 def test_12_workers_are_refused(tmp_path):
     dls = few(tmp_path / "d")
     with pytest.raises(ValueError, match="num_workers: frames are decoded once"): SegDataLoader(dls.train_ds, num_workers=2)
-    with pytest.raises(TypeError, match="num_workers"): SegDataLoaders.from_path(tmp_path / "d", num_workers=2)
+    with pytest.raises(ValueError, match="frames='decode'"): SegDataLoaders.from_path(tmp_path / "d", num_workers=2)
 
 
-def test_13_a_full_disk_is_told_before_anything_is_decoded(tmp_path, monkeypatch):
-    ds, _ = find_pairs(make_set(tmp_path / "d", [halves(0, 1)] * 3))
+def test_13_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    from segnb.frames import byte_row
     free = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda p: free._replace(free=10_000))
-    with pytest.raises(OSError, match="the temporary folder .* has room for 0.0 GB.*TMPDIR"): Frames(ds, memory_gb=0)
-    Frames(ds)                                                                  # in memory nothing is asked
+    with pytest.raises(OSError, match="are needed, and .* has room for 0 MB.*TMPDIR"): byte_row(20_000)
 
 
-def test_13_a_temporary_folder_in_memory(tmp_path, monkeypatch):
+def test_13_a_folder_in_memory(tmp_path, monkeypatch):
     import segnb.frames as d
-    ds, _ = find_pairs(make_set(tmp_path / "d", [halves(0, 1)] * 3))
     monkeypatch.setattr(d, "_kind_of_disk", lambda p: "tmpfs")
-    Frames(ds, memory_gb=0)                                                     # a little is no harm
+    d.check_room(10_000, tmp_path)                                              # a little is no harm
     monkeypatch.setattr(d.shutil, "disk_usage", lambda p: SimpleNamespace(free=2**60))
-    with pytest.raises(OSError, match="is in memory, and has room for"): d.check_room(2**50)
+    with pytest.raises(OSError, match="is in memory, and has room for"): d.check_room(2**50, tmp_path)
 
 
-def test_13_the_disk_is_taken_for_real(tmp_path):
+def test_13_the_disk_is_taken_for_real():
     import os
     from segnb.frames import byte_row
     before = {f for f in os.listdir("/proc/self/fd")}
-    row = byte_row(50 * 2**20, True)
+    row = byte_row(50 * 2**20)
     files = [f"/proc/self/fd/{f}" for f in set(os.listdir("/proc/self/fd")) - before]
     taken = [os.stat(f).st_blocks * 512 for f in files if os.path.exists(f)]
     base = row.numpy().base

@@ -220,3 +220,31 @@ def test_an_interrupted_worker_hands_its_run_back(tmp_path):
     handed_back = [t for t in study.trials if t.state.name == "FAIL"]
     assert len(handed_back) == 1 and handed_back[0].user_attrs["interrupted"] and "RUNNING" not in [t.state.name for t in study.trials]
     assert len(run_sweep(spec(), lambda config, report: 1., tmp_path / "s.db", say=lambda s: None).best_trials) == 4
+
+
+def hold_a_gpu(pipe):
+    "A worker that takes a GPU, says which, and keeps it until it is told to end"
+    from segnb.sweep import own_gpu
+    try: pipe.send(own_gpu() if own_gpu() == own_gpu() else 'another in the second sweep')
+    except RuntimeError as e: pipe.send(str(e))
+    pipe.recv()
+
+
+def test_each_worker_has_a_gpu_of_its_own(tmp_path, monkeypatch):
+    "Two pretended GPUs: the third worker is refused, and gets the one of a worker that was killed"
+    import multiprocessing, tempfile, torch
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda k: None)
+    fork, workers = multiprocessing.get_context("fork"), []
+    def start():
+        here, there = fork.Pipe()
+        workers.append((fork.Process(target=hold_a_gpu, args=(there,), daemon=True), here))
+        workers[-1][0].start()
+        return here.recv()
+    assert [start(), start()] == [0, 1]
+    assert start() == "all 2 GPUs have a worker"
+    workers[0][0].kill()
+    workers[0][0].join(20)
+    assert start() == 0
+    for p, _ in workers: p.kill()
