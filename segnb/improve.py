@@ -63,7 +63,6 @@ class Mixture:
         self.ds, self.sizes = old.ds, new.sizes+old.sizes
         self.same_size = len(set(self.sizes)) == 1
     def __len__(self): return round(len(self.new)/self.share)
-    def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def rows_on(self, device): return self.old.rows_on(device)
     def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def batch(self, idxs, device='cpu'):
