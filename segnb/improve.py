@@ -64,7 +64,6 @@ class Mixture:
         self.same_size = len(set(self.sizes)) == 1
     def __len__(self): return round(len(self.new)/self.share)
     def rows_on(self, device): return self.old.rows_on(device)
-    def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def batch(self, idxs, device='cpu'):
         "As `Frames.batch`; an index beyond the corrections is any image of the original set"
         n, old = len(self.new), self.old
