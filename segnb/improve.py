@@ -65,7 +65,7 @@ class Mixture:
     def __len__(self): return round(len(self.new)/self.share)
     def rows_on(self, device): return self.old.rows_on(device)
     def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
-    def batch(self, idxs, device='cpu'):
+    def batch(self, idxs, device='cpu', pairs=None):
         "As `Frames.batch`; an index beyond the corrections is any image of the original set"
         n, old = len(self.new), self.old
         got = [(self.new, i) if i < n else (old, self.rng.randrange(len(old))) for i in idxs]
