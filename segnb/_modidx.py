@@ -451,6 +451,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'segnb.fuse._weight_grad_by_corners': ('library/fuse.html#_weight_grad_by_corners', 'segnb/fuse.py'),
                             'segnb.fuse.fuse': ('library/fuse.html#fuse', 'segnb/fuse.py')},
             'segnb.improve': { 'segnb.improve.Mixture': ('feedback.html#mixture', 'segnb/improve.py'),
+                               'segnb.improve.Mixture.__getitem__': ('feedback.html#mixture.__getitem__', 'segnb/improve.py'),
                                'segnb.improve.Mixture.__init__': ('feedback.html#mixture.__init__', 'segnb/improve.py'),
                                'segnb.improve.Mixture.__len__': ('feedback.html#mixture.__len__', 'segnb/improve.py'),
                                'segnb.improve.Mixture.batch': ('feedback.html#mixture.batch', 'segnb/improve.py'),

@@ -64,7 +64,8 @@ class Mixture:
         self.same_size = len(set(self.sizes)) == 1
     def __len__(self): return round(len(self.new)/self.share)
     def rows_on(self, device): return self.old.rows_on(device)
-    def batch(self, idxs, device='cpu'):
+    def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
+    def batch(self, idxs, device='cpu', pairs=None):
         "As `Frames.batch`; an index beyond the corrections is any image of the original set"
         n, old = len(self.new), self.old
         got = [(self.new, i) if i < n else (old, self.rng.randrange(len(old))) for i in idxs]
