@@ -111,9 +111,9 @@ def _stat(p):
     files = sorted(p.iterdir()) if p.is_dir() else [p]
     return [(o.name, o.stat().st_size, o.stat().st_mtime_ns) for o in files]
 
-def _hash(o):
-    text = json.dumps(o, default=lambda v: str(v.absolute()) if isinstance(v, Path) else np.asarray(v).tolist())
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+def _plain(o): return str(o.absolute()) if isinstance(o, Path) else np.asarray(o).tolist()
+
+def _hash(o): return hashlib.blake2b(json.dumps(o, default=_plain).encode(), digest_size=10).hexdigest()
 
 def frames_file(
     ds, what:str='frames', # `SegDataset`; or 'counts'
