@@ -227,8 +227,8 @@ def _say(self:Frames, what): print(f'{len(self)} frames, {_size(self.nbytes)}, {
 def _in_memory(self:Frames, why):
     free, n = _free_memory(), int(self.ends[-1])
     if self.nbytes > free: raise MemoryError(
-        f"{_size(self.nbytes)} of decoded frames do not fit in memory, of which {_size(free)} are free: pass a "
-        "smaller size=, or have them in a file or decoded as they are drawn")
+        f"{_size(self.nbytes)} of decoded frames do not fit in memory, of which {_size(free)} are free: pass "
+        "a smaller size=, or have them in a file or decoded as they are drawn")
     self.x_row, self.y_row = torch.empty(self.c*n, dtype=self.dtype), torch.empty(n, dtype=torch.uint8)
     self.counts = self._no_counts()
     def keep(i, x, y):
