@@ -308,7 +308,7 @@ def save_mask(
     pal[codes.file_values] = class_colors(len(codes))[:len(codes)]
     im = Image.fromarray(codes.decode(mask).astype(np.uint8))
     im.putpalette(pal.tobytes())
-    im.save(fn)
+    im.save(fn, 'png')
 
 def _targets(files, dst, overlays, classes=None):
     """Names for the results of each image: masks, one or one for each class, and the overlay.

@@ -151,6 +151,11 @@ weathers = dict(
     cloud=dict(top=(188,197,208), low=(232,236,238), tint=(1.02,1.05,1.09), shade=.92, cloud=-.5, depth=300),
     dusk =dict(top=(122,146,192), low=(252,218,178), tint=(1.18,1.05,.88), shade=.6,  cloud=.3,  depth=320),
     mist =dict(top=(206,214,220), low=(234,236,236), tint=(1.05,1.05,1.04), shade=.95, cloud=1.3, depth=120))
+# on request only: fog, and a night in which headlights reach some metres far
+hard_weathers = dict(
+    fog  =dict(top=(190,195,199), low=(197,201,204), tint=(1.,1.,1.), depth=16, cloud=9., blur=.8, grain=.2),
+    night=dict(top=(7,9,17), low=(15,16,25), tint=(1.,.95,.85), depth=20, cloud=9., gain=.85, gamma=.75,
+               noise=9.))
 
 def pick(rng, xs): return xs[rng.integers(len(xs))]
 def varied(rng, colours, low=.8, high=1.15): return tuple(np.array(pick(rng,colours))*rng.uniform(low,high))
@@ -159,14 +164,16 @@ def chosen(rng, **table):
     "One value for each name: a number from a range (low,high), one of the items of a list"
     return {k: pick(rng,o) if isinstance(o,list) else rng.uniform(*o) for k,o in table.items()}
 
-def random_light(rng):
+def random_light(rng, weather=None):
     "Weather and hour: colours of sky, haze and light, where the sun stands (-1 left, 1 right, 0 hidden)"
     l = SimpleNamespace(**weathers[str(rng.choice(list(weathers), p=[.45,.28,.15,.12]))])
     jitter = rng.uniform(-12,12,3)
     l.top,l.low = [tuple(np.clip(np.array(o)+jitter,0,255)) for o in (l.top,l.low)]
     l.sun = int(rng.choice([-1,1])) if l.shade<.7 else 0
     l.cloud += rng.uniform(-.5,.5)
-    vars(l).update(chosen(rng, gain=(.98,1.16), gamma=(.8,1.02), noise=(1.5,4.5), blur=(0.,.5)))
+    vars(l).update(grain=1, **chosen(rng, gain=(.98,1.16), gamma=(.8,1.02), noise=(1.5,4.5), blur=(0.,.5)))
+    # after all that is drawn at random, so the street stays the same
+    if weather: vars(l).update(hard_weathers[weather], shade=.95, sun=0)
     return l
 
 # %% ../nbs/library/streets.ipynb #d3f0cb5b
@@ -208,12 +215,13 @@ street_ranges = dict( # how full the street is, how the camera is mounted, how f
     height=(1.4,1.6), horizon=(.48,.53), focal=(.98,1.16), yaw=(-.05,.05), speed=(.7,1.5))
 
 # %% ../nbs/library/streets.ipynb #4d8e71c6
-def random_street(rng):
+def random_street(rng, weather=None):
     "An empty street: its shape, surfaces and light, and the habits of those who will use it"
     lane = rng.uniform(2.7,3.1)
     parking = [(-1,1),(1,),(-1,),()][rng.choice(4, p=[.2,.27,.2,.33])]
-    s = SimpleNamespace(light=random_light(rng), tile=fractal(rng), things=[], lane=lane, parking=parking,
-        road=lane+(2. if parking else .25), x=-lane*.58, **chosen(rng, pave=(2.8,4.6), side_road=(6,8)),
+    s = SimpleNamespace(light=random_light(rng, weather), tile=fractal(rng), things=[],
+        lane=lane, parking=parking, road=lane+(2. if parking else .25), x=-lane*.58,
+        **chosen(rng, pave=(2.8,4.6), side_road=(6,8)),
         bend=rng.choice([0,1,-1], p=[.3,.35,.35])*rng.uniform(.0006,.0026),
         style=list(street_styles.values())[rng.integers(4)], garden=float(rng.choice([0,2.], p=[.55,.45])),
         fences=rng.uniform(.6,.95), lights=rng.random()<.6,
@@ -874,9 +882,10 @@ def make_people(s, rng):
 # %% ../nbs/library/streets.ipynb #0b234ad5
 def random_scene(
     rng, # A numpy `Generator`: the same state gives the same scene
+    weather=None, # 'fog' or 'night'; default: one of four kinds of daylight
 ): # A street with everything that stands and moves in it; lengths in metres, speeds in metres per frame
     "A random street: shape, light, buildings, furniture, cars and people"
-    s = random_street(rng)
+    s = random_street(rng, weather)
     for side in (-1,1): s.things += make_plots(s, rng, side)
     for make in (make_furniture,make_cars,make_people): s.things += make(s, rng)
     return s
@@ -889,7 +898,7 @@ def develop(s, img, mask, rng):
     "What a camera does to light: texture, colour temperature, vignette, exposure, blur, noise"
     h,w = mask.shape
     a = img.astype(np.float32)/255
-    a *= 1+(rng.standard_normal((h,w),dtype=np.float32)*grain[mask])[...,None]
+    a *= 1+(rng.standard_normal((h,w),dtype=np.float32)*grain[mask]*np.float32(s.light.grain))[...,None]
     a *= np.float32(s.light.tint)*np.float32(s.light.gain*(1+.02*rng.standard_normal()))
     v,u = np.linspace(-1,1,h,dtype=np.float32)[:,None],np.linspace(-1,1,w,dtype=np.float32)
     a *= (1-.06*(u*u+v*v))[...,None]
@@ -912,10 +921,10 @@ def draw_frame(
 # %% ../nbs/library/streets.ipynb #47683181
 def clip_name(clip, frame): return f'clip{clip:02d}_{frame:03d}'
 
-def draw_clips(path, clips, n_frames, size, seed):
+def draw_clips(path, clips, n_frames, size, seed, weather=None):
     "Draw clips into the folder `path`; each depends on nothing but the seed and its number"
     for clip in clips:
-        scene = random_scene(np.random.default_rng([seed,clip]))
+        scene = random_scene(np.random.default_rng([seed,clip]), weather)
         for t in range(n_frames):
             img,mask = draw_frame(scene, t, size, noise=seed*1000+clip)
             name = clip_name(clip,t)
@@ -955,7 +964,7 @@ def draw_all(path, n_clips, *args, workers=None):
 # %% ../nbs/library/streets.ipynb #a4938364
 streets_version = 2 # goes up when the images change
 
-def check_options(n_clips, n_frames, size, n_valid):
+def check_options(n_clips, n_frames, size, n_valid, weather=None):
     "Height and width, if the options can be drawn"
     h,w = (int(o) for o in size)
     if min(h,w)<32: raise ValueError(f'size={tuple(size)}: height and width must be at least 32 pixels each')
@@ -963,6 +972,8 @@ def check_options(n_clips, n_frames, size, n_valid):
         raise ValueError(f'n_clips={n_clips}, n_frames={n_frames}: both must be at least 1')
     if not 0<=n_valid<=n_clips:
         raise ValueError(f'n_valid={n_valid}: must be between 0 and n_clips={n_clips}')
+    if weather not in (None, *hard_weathers):
+        raise ValueError(f"weather={weather!r}: it must be {' or '.join(hard_weathers)}, or None: daylight")
     return h,w
 
 # %% ../nbs/library/streets.ipynb #00d8ff11
@@ -982,7 +993,7 @@ def write_set(path, opts, workers=None):
     "Images, masks and lists, into the empty folder `path`"
     for o in ('images','labels'): (path/o).mkdir()
     n,m = opts['n_clips'],opts['n_frames']
-    draw_all(path, n, m, tuple(opts['size']), opts['seed'], workers=workers)
+    draw_all(path, n, m, tuple(opts['size']), opts['seed'], opts.get('weather'), workers=workers)
     held = [(2*i+1)*n//(2*opts['n_valid']) for i in range(opts['n_valid'])] # evenly spread
     (path/'valid.txt').write_text(''.join(f'{clip_name(k,t)}.png\n' for k in held for t in range(m)))
     (path/'streets.json').write_text(json.dumps(opts))
@@ -1003,12 +1014,14 @@ def streets(
     seed=42,        # Same seed, same bytes
     n_valid=5,      # How many clips are held out for validation
     workers=None,   # Processes to draw with; default: one for each CPU, at most 8
+    weather=None,   # 'fog' or 'night': the same streets then; default: daylight of four kinds
 ): # The folder: `images/`, `labels/`, `codes.txt`, `valid.txt`
     "Draw the streets data set, once; after that, return its folder"
-    h,w = check_options(n_clips, n_frames, size, n_valid)
+    h,w = check_options(n_clips, n_frames, size, n_valid, weather)
     opts = dict(version=streets_version, n_clips=n_clips, n_frames=n_frames, size=[h,w], seed=seed,
-                n_valid=n_valid)
+                n_valid=n_valid, **({'weather': weather} if weather else {}))
     name = f'streets-{streets_version}-{n_clips}x{n_frames}-{h}x{w}-s{seed}-v{n_valid}'
+    if weather: name += f'-{weather}'
     path = Path(path or segnb_home()/name).expanduser()
     if not is_finished(path, opts): write_beside(path, opts, workers)
     return path

@@ -242,3 +242,89 @@ def test_coverage(notebook):
     src = view.locator("img").get_attribute("src")
     view.locator("label:has-text('rarest first') input").click()
     changed(page, "img[alt]", src, "src")
+
+
+PHOTOS = """import os
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from segnb.annotate import annotate
+for name in 'abc' if not Path('NAME').exists() else '':
+    Path('NAME/images').mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(f'NAME/images/{name}.jpg')
+view = annotate('NAME', ['background', 'leaf', 'stem']); view"""
+
+
+def stroke(page, x0, x1, y):
+    "Paint from left to right, in shares of the canvas"
+    page.locator(".sgc-view").evaluate("o => o.scrollIntoView({block: 'center'})")
+    box = page.locator(".sgc-view").bounding_box()
+    page.mouse.move(box["x"] + x0*box["width"], box["y"] + y*box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + x1*box["width"], box["y"] + y*box["height"], steps=8)
+    page.mouse.up()
+
+
+def annotator(notebook, name):
+    page = notebook(name, PHOTOS.replace("NAME", name), "")
+    wait_for_text(page, ".segnb-annotate", "image 1 of 3")
+    return page
+
+
+def wait_for_text(page, selector, text):
+    page.wait_for_function("([s, t]) => document.querySelector(s)?.innerText.includes(t)", arg=[selector, text], timeout=60_000)
+
+
+def mask_of(lab, name, image):
+    from PIL import Image
+    import numpy as np
+    fn = lab[1] / name / "labels" / f"{image}.png"
+    return np.asarray(Image.open(fn)) if fn.exists() else None
+
+
+def test_annotate_saves_each_stroke(lab, notebook):
+    page = annotator(notebook, "painted")
+    assert mask_of(lab, "painted", "a") is None                      # looked at, not painted
+    page.locator(".sgc-view").focus()
+    page.keyboard.press("2")
+    stroke(page, .2, .8, .5)
+    wait_for_text(page, ".segnb-annotate", "saved a.png")
+    m = mask_of(lab, "painted", "a")
+    rows, cols = (m == 1).nonzero()
+    assert set(m.flat) == {1, 255} and rows.min() == 30-4 and rows.max() == 30+4 and 16-5 <= cols.min() <= 16-3 and 64+3 <= cols.max() <= 64+5
+    page.keyboard.press("0")
+    page.keyboard.press("Control+z")
+    page.wait_for_function("() => document.querySelector('.sgc-classes').innerText.includes('100.0%')")
+    page.wait_for_timeout(1500)
+    assert set(mask_of(lab, "painted", "a").flat) == {255}
+    page.keyboard.press("PageDown")
+    wait_for_text(page, ".segnb-annotate", "image 2 of 3; 1 of 3 have a mask")
+    page.locator("button:has-text('done, next')").click()            # as it is
+    wait_for_text(page, ".segnb-annotate", "image 3 of 3; 2 of 3 have a mask")
+    assert set(mask_of(lab, "painted", "b").flat) == {255} and mask_of(lab, "painted", "c") is None
+
+
+def test_annotate_loses_no_stroke_to_a_dead_kernel(lab, notebook):
+    import signal
+    import numpy as np
+    page = annotator(notebook, "killed")
+    page.locator(".sgc-view").focus()
+    page.keyboard.press("2")
+    stroke(page, .2, .5, .3)
+    wait_for_text(page, ".segnb-annotate", "saved a.png")
+    before = mask_of(lab, "killed", "a")
+
+    os.kill(int(run(page, 1, "print(os.getpid())")), signal.SIGKILL)
+    page.locator(".sgc-view").focus()
+    stroke(page, .2, .8, .7)
+    wait_for_text(page, ".segnb-annotate", "is kept in this browser")
+    np.testing.assert_array_equal(mask_of(lab, "killed", "a"), before)
+    page.keyboard.press("Escape")
+    if page.locator(".jp-Dialog button").count(): page.locator(".jp-Dialog button").last.click()
+    page.wait_for_selector(".jp-StatusBar-TextItem:has-text('| Idle')", timeout=60_000)      # JupyterLab has started another one
+    page.click(".lm-MenuBar-item:has-text('Run')")
+    page.click(".lm-Menu-item:has-text('Run All Cells')")
+    wait_for_text(page, ".segnb-annotate", "painted before, kept by this browser")
+    after = mask_of(lab, "killed", "a")
+    assert (after[before == 1] == 1).all() and (after == 1).sum() > 1.5*(before == 1).sum()
+    assert not page.evaluate("Object.keys(localStorage).filter(k => k.startsWith('segnb:')).length")

@@ -75,7 +75,7 @@ def test_importing_segnb_leaves_fastai_as_it_is():
 
 def test_headless_parts_need_no_widgets():
     code = ("import sys; sys.modules['ipywidgets'] = None\nimport segnb.recipe, segnb.track, segnb.sweep, segnb.check, segnb.cli, "
-            "segnb.export, segnb.calibrate\nprint('fine')")
+            "segnb.export, segnb.calibrate, segnb.serve\nprint('fine')")
     got = segnb(code=code)
     assert got.stdout.strip().splitlines()[-1:] == ["fine"], got.stderr
 
