@@ -408,6 +408,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'segnb.frames._free_memory': ('library/frames.html#_free_memory', 'segnb/frames.py'),
                               'segnb.frames._hash': ('library/frames.html#_hash', 'segnb/frames.py'),
                               'segnb.frames._kind_of_disk': ('library/frames.html#_kind_of_disk', 'segnb/frames.py'),
+                              'segnb.frames._plain': ('library/frames.html#_plain', 'segnb/frames.py'),
                               'segnb.frames._size': ('library/frames.html#_size', 'segnb/frames.py'),
                               'segnb.frames._stat': ('library/frames.html#_stat', 'segnb/frames.py'),
                               'segnb.frames._whole': ('library/frames.html#_whole', 'segnb/frames.py'),

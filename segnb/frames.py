@@ -111,9 +111,9 @@ def _stat(p):
     files = sorted(p.iterdir()) if p.is_dir() else [p]
     return [(o.name, o.stat().st_size, o.stat().st_mtime_ns) for o in files]
 
-def _hash(o):
-    text = json.dumps(o, default=lambda v: str(v.absolute()) if isinstance(v, Path) else np.asarray(v).tolist())
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+def _plain(o): return str(o.absolute()) if isinstance(o, Path) else np.asarray(o).tolist()
+
+def _hash(o): return hashlib.blake2b(json.dumps(o, default=_plain).encode(), digest_size=10).hexdigest()
 
 def frames_file(
     ds, what:str='frames', # `SegDataset`; or 'counts'
@@ -227,8 +227,8 @@ def _say(self:Frames, what): print(f'{len(self)} frames, {_size(self.nbytes)}, {
 def _in_memory(self:Frames, why):
     free, n = _free_memory(), int(self.ends[-1])
     if self.nbytes > free: raise MemoryError(
-        f"{_size(self.nbytes)} of decoded frames do not fit in memory, of which {_size(free)} are free: pass a "
-        "smaller size=, or have them in a file or decoded as they are drawn")
+        f"{_size(self.nbytes)} of decoded frames do not fit in memory, of which {_size(free)} are free: pass "
+        "a smaller size=, or have them in a file or decoded as they are drawn")
     self.x_row, self.y_row = torch.empty(self.c*n, dtype=self.dtype), torch.empty(n, dtype=torch.uint8)
     self.counts = self._no_counts()
     def keep(i, x, y):
