@@ -205,6 +205,8 @@ def predict(
     tile:Annotated[int, dict(nargs='+')]=None, # Height and width of tiles, or one number; 0 for none
     # A factor, or 'fit': to the area of a training frame; default: that of the training frames
     scale:str=None,
+    # Scans: across which axes slices are taken, their mean counts; default: those of training
+    axes:Annotated[int, dict(nargs='+')]=None,
     threads:int=None, # CPU threads
 )->int: # Exit status: 1 when an image could not be read
     "Class maps and overlays for images; label volumes for scans"
@@ -215,7 +217,8 @@ def predict(
         import segnb.volumes                            # `predict_scans`
         if tile or scale:
             raise ValueError("--tile and --scale are for images, and this is a model for volumes")
-        return _told_of(*m.predict_scans(images, out, overwrite), out, 'scans')
+        return _told_of(*m.predict_scans(images, out, overwrite, axes), out, 'scans')
+    if axes: raise ValueError("--axes is for scans, and this is a model for images")
     for p in map(Path, images):
         if not p.exists(): raise FileNotFoundError(f"{p}: no such image or folder")
         files += image_files(p) if p.is_dir() else [p]
