@@ -150,7 +150,7 @@ class _PlanesView:
 
     def says(self, finding):
         x, y, z = self.scan.millimetres(self.at)[0]
-        out = f'{x:.1f} mm to the left, {y:.1f} to the back, {z:.1f} up: {self.a[self.at]:g}'
+        out = f'x {x:.1f}, y {y:.1f}, z {z:.1f} mm: {self.a[self.at]:g}'
         if self.mask is not None:
             k = int(self.mask[self.at])
             out += f', {self.classes[k] if self.classes else k}'
