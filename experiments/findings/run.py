@@ -20,6 +20,7 @@ from segnb.dataloader import SegDataLoaders, image_weights
 from segnb.findings import candidates, classify, cubes_of, froc, hits, sensitivity_at, train_classifier
 from segnb.learner import seg_learner
 from segnb.loss import SegLoss, class_weights
+from segnb.model_file import load_model
 from segnb.one_cycle import fit_one_cycle
 from segnb.recipe import ValidateEvery
 from segnb.scans import find_volumes
@@ -31,15 +32,24 @@ def train(path, k, a, seed):
     set_seed(seed)
     ds, split = find_volumes(path, k=k, range=(-1000, 400))
     # Hounsfield units mean the same in each scan, so brightness is left alone
-    dls = SegDataLoaders.from_dataset(ds, split, 64, a.bs, val_bs=32, device='cpu', balance=True, focus=['nodule'],
-                                      zoom=(.9, 1.3), max_rotate=10, dihedral=True, max_lighting=0)
+    dls = SegDataLoaders.from_dataset(ds, split, a.crop, a.bs, val_bs=32, device='cpu', balance=True, focus=['nodule'],
+                                      focus_share=.6, zoom=(.9, 1.3), max_rotate=10, dihedral=True, max_lighting=0)
     counts = dls.train_ds.counts
     dls.train.rng.seed(seed)
-    dls.train.weights = image_weights(counts[:,[1,2]], .5)     # half of the slices have a nodule, however small
+    dls.train.weights = image_weights(counts[:,1:], .6)        # this share of the slices has a nodule, however small
     net = UNet(2*k+1, 3, a.width, depth=3, pad=True, norm=True, dropout=0)
-    learn = seg_learner(dls, net, SegLoss(weight=class_weights(counts), every=1), precision=a.precision)
+    # the weight stays in the predictions: what may be a nodule is to be seen
+    learn = seg_learner(dls, net, SegLoss(weight=class_weights(counts), adjust=False, every=1), precision=a.precision)
     with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, a.epochs, a.lr, cbs=ValidateEvery(a.epochs))
     return learn
+
+
+def trained_model(path, k, a, seed):
+    "The model of a run, from `--models` where an interrupted run has left it"
+    file = a.models and Path(a.models)/f'chests-k{k}-seed{seed}.safetensors'
+    if file and file.exists(): return load_model(file)
+    learn = train(path, k, a, seed)
+    return load_model(learn.save_model(file)) if file else learn.seg_model()
 
 
 def scans_of(path): return sorted((path/'images').iterdir())
@@ -60,7 +70,7 @@ def measure(a):
             run = dict(seed=seed, k=k, epochs=a.epochs, n=a.n, scans=a.judge)
             if is_done(a.out, **run): continue
             start = time.process_time()
-            model = train(path, k, a, seed).seg_model()
+            model = trained_model(path, k, a, seed)
             trained = time.process_time()-start
             found, cubes, nodules = table(model, path, a.threshold)
             net = train_classifier(cubes, hits(found, nodules, a.least) >= 0, a.classifier_epochs, seed=seed)
@@ -76,19 +86,21 @@ def measure(a):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--k', type=int, nargs='+', default=[1], help='neighbours on either side')
+    p.add_argument('--k', type=int, nargs='+', default=[3], help='neighbours on either side')
     p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='of training')
     p.add_argument('--n', type=int, default=40, help='scans to train with; each fifth is only for the classifier')
     p.add_argument('--judge', type=int, default=40, help='scans to judge by')
     p.add_argument('--judge-seed', type=int, default=2026, help='that these are drawn with')
     p.add_argument('--epochs', type=int, default=8)
+    p.add_argument('--crop', type=int, default=48, help='of training crops, pixels')
     p.add_argument('--lr', type=float, default=1e-2, help='peak')
     p.add_argument('--bs', type=int, default=16, help='slices a batch')
     p.add_argument('--width', type=int, default=12, help="channels of the U-Net's first step")
     p.add_argument('--precision', default='auto', choices=['auto','bf16','fp32'])
-    p.add_argument('--threshold', type=float, default=.05, help='probability of a candidate')
+    p.add_argument('--threshold', type=float, default=.1, help='probability of a candidate')
     p.add_argument('--least', type=float, default=2.25, help="mm that a nodule's radius counts as, at least")
     p.add_argument('--classifier-epochs', type=int, default=30)
+    p.add_argument('--models', help='a folder to keep the trained segmentations in')
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
     torch.set_num_threads(1)
     measure(p.parse_args())
