@@ -32,14 +32,14 @@ def train(path, k, a, seed):
     set_seed(seed)
     ds, split = find_volumes(path, k=k, range=(-1000, 400))
     # Hounsfield units mean the same in each scan, so brightness is left alone
-    dls = SegDataLoaders.from_dataset(ds, split, a.crop, a.bs, val_bs=32, device='cpu', balance=True, focus=['nodule'],
-                                      focus_share=.6, zoom=(.9, 1.3), max_rotate=10, dihedral=True, max_lighting=0)
+    dls = SegDataLoaders.from_dataset(ds, split, a.crop, a.bs, val_bs=32, device='cpu', balance=True, focus=['lung','nodule'],
+                                      focus_share=1., zoom=(.9, 1.3), max_rotate=10, dihedral=True, max_lighting=0)
     counts = dls.train_ds.counts
     dls.train.rng.seed(seed)
     dls.train.weights = image_weights(counts[:,1:], .6)        # this share of the slices has a nodule, however small
-    net = UNet(2*k+1, 3, a.width, depth=3, pad=True, norm=True, dropout=0)
+    net = UNet(2*k+1, 3, a.width, depth=2, pad=True, norm=True, dropout=0)
     # the weight stays in the predictions: what may be a nodule is to be seen
-    learn = seg_learner(dls, net, SegLoss(weight=class_weights(counts), adjust=False, every=1), precision=a.precision)
+    learn = seg_learner(dls, net, SegLoss(weight=class_weights(counts, .75), adjust=False, every=1), precision=a.precision)
     with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, a.epochs, a.lr, cbs=ValidateEvery(a.epochs))
     return learn
 
@@ -91,11 +91,11 @@ if __name__ == '__main__':
     p.add_argument('--n', type=int, default=40, help='scans to train with; each fifth is only for the classifier')
     p.add_argument('--judge', type=int, default=40, help='scans to judge by')
     p.add_argument('--judge-seed', type=int, default=2026, help='that these are drawn with')
-    p.add_argument('--epochs', type=int, default=8)
-    p.add_argument('--crop', type=int, default=48, help='of training crops, pixels')
+    p.add_argument('--epochs', type=int, default=28)
+    p.add_argument('--crop', type=int, default=32, help='of training crops, pixels')
     p.add_argument('--lr', type=float, default=1e-2, help='peak')
-    p.add_argument('--bs', type=int, default=16, help='slices a batch')
-    p.add_argument('--width', type=int, default=12, help="channels of the U-Net's first step")
+    p.add_argument('--bs', type=int, default=32, help='slices a batch')
+    p.add_argument('--width', type=int, default=16, help="channels of the U-Net's first step")
     p.add_argument('--precision', default='auto', choices=['auto','bf16','fp32'])
     p.add_argument('--threshold', type=float, default=.1, help='probability of a candidate')
     p.add_argument('--least', type=float, default=2.25, help="mm that a nodule's radius counts as, at least")
