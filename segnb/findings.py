@@ -65,7 +65,7 @@ def grow(
     mask[center] = True                         # the smallest have no voxel that is dense
     return mask
 
-# %% ../nbs/14_volume.ipynb #5b5d2eaf
+# %% ../nbs/14_volume.ipynb #914be439
 _mm = ['coordX','coordY','coordZ']
 
 def group(
@@ -98,7 +98,7 @@ def candidates(
         rows.append(table.assign(seriesuid=stem_of(f)))
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/14_volume.ipynb #6711e25d
+# %% ../nbs/14_volume.ipynb #e67924fb
 def hits(
     found, nodules, # Tables with `seriesuid`, `coordX`, `coordY`, `coordZ` in mm; nodules with `diameter_mm`
     least:float=0., # A nodule's radius counts as this many mm at least
@@ -114,7 +114,7 @@ def hits(
         out[i] = np.where(np.isfinite(d.min(1)), j[near], -1)
     return out
 
-# %% ../nbs/14_volume.ipynb #9a02acd7
+# %% ../nbs/14_volume.ipynb #71562c31
 def froc(
     found, nodules, # See `hits`
     scans:int, # How many there are: those without findings count, too
@@ -157,7 +157,7 @@ def plot_froc(
     ax.legend(loc='lower right')
     return ax
 
-# %% ../nbs/14_volume.ipynb #92d1a6b6
+# %% ../nbs/14_volume.ipynb #87e4ff99
 def cut_out(
     levels, spacing, # Bytes (slices,rows,columns): see `windowed`; millimetres between voxels
     at, # (n,3): slices, rows and columns of the centres, fractions too
@@ -165,11 +165,11 @@ def cut_out(
 )->np.ndarray: # uint8 (n,size,size,size)
     "Cubes around places, all at one spacing; beyond the ends the last slice is repeated"
     out = np.empty((len(at), *[size]*3), dtype=np.uint8)
-    steps = (np.arange(size)-(size-1)/2)*mm
+    steps, levels = (np.arange(size)-(size-1)/2)*mm, np.asarray(levels, dtype=np.float32)
     for o,center in zip(out, at):
         axes = [c+steps/s for c,s in zip(center, spacing)]
         grid = np.meshgrid(*axes, indexing='ij')
-        o[:] = ndimage.map_coordinates(levels.astype(np.float32), grid, order=1, mode='nearest').round()
+        o[:] = ndimage.map_coordinates(levels, grid, order=1, mode='nearest').round()
     return out
 
 def cubes_of(
@@ -187,7 +187,7 @@ def cubes_of(
         for k,c in zip(i, cubes): out[k] = c
     return np.stack(out)
 
-# %% ../nbs/14_volume.ipynb #3e5b2b9d
+# %% ../nbs/14_volume.ipynb #a3438829
 class ThreePlanes(nn.Module):
     "The three planes through the middle of each cube, with `k` neighbours on either side, as channels"
     def __init__(self, k:int=1): # Neighbours
@@ -220,7 +220,7 @@ class Cubes(Dataset):
         x = x.flip([k for k in range(3) if torch.rand(()) < .5])
         return x.permute(*torch.randperm(3)), self.y[i]
 
-# %% ../nbs/14_volume.ipynb #66c12132
+# %% ../nbs/14_volume.ipynb #deeb679a
 def train_classifier(
     x, y, # See `Cubes`
     epochs:int=30, lr:float=3e-3, bs:int=64, # Of one cycle, and its peak

@@ -54,7 +54,7 @@ def plane_panels(
     a, # Numbers (slices,rows,columns) in LPS
     at, spacing, # (slice,row,column) of the point; millimetres between voxels along the three axes
     window, # `(low,high)`: what becomes black and white
-    mask=None, n:int=2, # Class indices (slices,rows,columns), the first is not shown; number of classes
+    mask=None, n:int=2, # Class indices or bool (slices,rows,columns), 0 is not shown; number of classes
     alpha:float=.4, lines:bool=False, # See `overlay`
     cross:bool=True, # Lines that lead to the point
 )->list: # `Panel`s: axial, coronal, sagittal
@@ -62,7 +62,8 @@ def plane_panels(
     out = []
     for name,(axis,down,right) in _planes.items():
         im = as_image(windowed(plane_of(a, name, at)[None], window)[0])
-        if mask is not None: im = overlay(im, plane_of(mask, name, at), n, alpha, range(1, n), lines)
+        if mask is not None:
+            im = overlay(im, plane_of(mask, name, at).astype(np.uint8), n, alpha, range(1, n), lines)
         y = at[down] if down else a.shape[0]-1-at[0]
         out.append(Panel(f'{name} {at[axis]+1} of {a.shape[axis]}', _crossed(im, at[right], y) if cross else im,
                          ratio=spacing[down]/spacing[right]))
