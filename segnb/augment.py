@@ -118,6 +118,7 @@ class SegAugment:
         max_lighting:float=.2, # Most change of brightness, contrast and saturation; 0 for none
         focus=(), # Indices of classes to lay crops around: see below
         focus_share:float=.5, # Share of the crops that are laid around one, where the image has one
+        saturate:bool=True, # Change saturation; not where three channels are something else than colours
     ):
         crop = pair_of(crop)
         store_attr()
@@ -149,7 +150,8 @@ def grid(self:SegAugment, n, size, y=None, device='cpu'):
 def lighting(self:SegAugment, n, c=3):
     "Random brightness, contrast and saturation for `n` images of `c` channels"
     u = lambda: torch.empty(n).uniform_(-self.max_lighting, self.max_lighting)
-    return light_matrix(u(), torch.exp(u()), torch.exp(2*u()), c)
+    saturation = torch.exp(2*u()) if self.saturate else torch.ones(n)
+    return light_matrix(u(), torch.exp(u()), saturation, c)
 
 # %% ../nbs/05_augment.ipynb #50ae57b3
 def _any_of(m, u):

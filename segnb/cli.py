@@ -214,6 +214,8 @@ def predict(
     scale:str=None,
     fps:float=None, # Clips: frames a second that are predicted; default: all
     smooth:float=0., # Clips: average over time; a frame this many seconds ago counts 1/e
+    # Scans: across which axes slices are taken, their mean counts; default: those of training
+    axes:Annotated[int, dict(nargs='+')]=None,
     threads:int=None, # CPU threads
 )->int: # Exit status: 1 when an image could not be read
     "Class maps and overlays for images; label volumes for scans; a video and a table for clips"
@@ -225,7 +227,8 @@ def predict(
         import segnb.volumes                            # `predict_scans`
         if tile or scale:
             raise ValueError("--tile and --scale are for images, and this is a model for volumes")
-        return _told_of(*m.predict_scans(images, out, overwrite), out, 'scans')
+        return _told_of(*m.predict_scans(images, out, overwrite, axes), out, 'scans')
+    if axes: raise ValueError("--axes is for scans, and this is a model for images")
     clips = [p for p in map(Path, images) if is_clip(p) and not p.is_dir()]
     for p in map(Path, images):
         if not p.exists(): raise FileNotFoundError(f"{p}: no such image or folder")

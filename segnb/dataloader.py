@@ -203,6 +203,7 @@ def _checked(aug, ds, bs, val_bs):
                         "or an augment=")
     if min(bs, ifnone(val_bs, bs)) < 1:
         raise ValueError(f"bs={bs}, val_bs={val_bs}: a batch holds at least one image")
+    aug = dict(saturate=ds.channels is None) | aug          # bands and slices are no colours
     if 'focus' not in aug: return aug
     if ds.overlap: raise ValueError("focus= is for class maps; with masks that overlap use balance=True")
     return {**aug, 'focus': class_indices(aug['focus'], ds.classes)}

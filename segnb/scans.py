@@ -72,6 +72,23 @@ def on_grid(self:Scan,
     image.CopyInformation(self.oriented().image)
     return itk().GetArrayFromImage(itk().DICOMOrient(image, self.orientation))
 
+# %% ../nbs/library/scans.ipynb #5ca11a02
+@patch
+def millimetres(self:Scan,
+    at, # (n,3): slices, rows and columns of `array`, fractions too
+)->np.ndarray: # float (n,3): x, y and z in mm
+    "Where voxels are in the patient"
+    m = np.diag([-1,-1,1,1]) @ self.affine
+    return np.reshape(at, (-1,3))[:,::-1] @ m[:3,:3].T + m[:3,3]
+
+@patch
+def voxels(self:Scan,
+    mm, # (n,3): x, y and z in mm
+)->np.ndarray: # float (n,3): slices, rows and columns of `array`
+    "Which voxels lie at places in the patient, with fractions"
+    m = np.linalg.inv(np.diag([-1,-1,1,1]) @ self.affine)
+    return (np.reshape(mm, (-1,3)) @ m[:3,:3].T + m[:3,3])[:,::-1]
+
 # %% ../nbs/library/scans.ipynb #135d2029
 @contextmanager
 def _reading(path):

@@ -44,16 +44,21 @@ def _several_axes(m, levels, axes, bs):
             total.movedim(ax+1, 0)[first:first+len(p)] += p.cpu().half()/len(axes)
     return np.stack([m.decide(total[None,:,i].float())[0].numpy() for i in range(levels.shape[0])])
 
+def _levels(m, scan, axes):
+    "The axes across which slices are taken, and the bytes of a scan in LPS"
+    if not m.volume: raise ValueError(
+        "this model was trained on images: predict_volume needs one that was trained on a VolumeDataset")
+    axes = m.volume['axes'] if axes is None else list(np.atleast_1d(axes))
+    if not set(axes) <= {0,1,2}: raise ValueError(f"axes={axes}: axes are some of 0, 1 and 2")
+    return axes, windowed(scan.oriented().array, m.range, scan.path)
+
 @patch
 @torch.inference_mode()
 def predict_oriented(self:SegModel,
     scan:Scan, axes=None, bs:int=None, # See `predict_volume`
 )->np.ndarray: # uint8 (slices,rows,columns), oriented to LPS
     "The class indices of a volume, in LPS"
-    if not self.volume: raise ValueError(
-        "this model was trained on images: predict_volume needs one that was trained on a VolumeDataset")
-    axes = self.volume['axes'] if axes is None else list(np.atleast_1d(axes))
-    levels = windowed(scan.oriented().array, self.range, scan.path)
+    axes, levels = _levels(self, scan, axes)
     return _one_axis(self, levels, axes[0], bs) if len(axes) == 1 else _several_axes(self, levels, axes, bs)
 
 @patch
@@ -65,6 +70,24 @@ def predict_volume(self:SegModel,
     "The class indices of a volume. Raises `ValueError` where the model is one for images."
     scan = src if isinstance(src, Scan) else read_scan(src)
     return scan.on_grid(self.predict_oriented(scan, axes, bs))
+
+# %% ../nbs/library/volumes.ipynb #c1a55b0b
+@patch
+@torch.inference_mode()
+def class_probs(self:SegModel,
+    src, # See `predict_volume`
+    name, # Name of a class, or its index
+    axes=None, bs:int=None, # See `predict_volume`
+)->np.ndarray: # float16 (slices,rows,columns), oriented to LPS
+    "How probable one class is at each voxel. Raises `ValueError` where the model has no such class."
+    if name in (classes := list(self.classes)): name = classes.index(name)
+    if name not in range(len(classes)): raise ValueError(f"{name!r} is none of the classes {classes}")
+    axes, levels = _levels(self, src if isinstance(src, Scan) else read_scan(src), axes)
+    out = np.zeros(levels.shape, dtype=np.float16)
+    for ax in axes:
+        for first,p in _slice_probs(self, levels, ax, bs):
+            np.moveaxis(out, ax, 0)[first:first+len(p)] += (p[:,name]/len(axes)).cpu().numpy().astype(out.dtype)
+    return out
 
 # %% ../nbs/library/volumes.ipynb #9837ce2b
 @patch

@@ -192,6 +192,7 @@ class Panel:
     title:str # Shown below it
     image:np.ndarray # uint8 (H,W,3)
     flat:bool=False # Few colours and hard edges: a mask rather than a photograph
+    ratio:float=1. # Height of a pixel against its width
 
     def src(self):
         "The image as a data URL"
@@ -212,6 +213,7 @@ class Panels(Surface):
 
     def _figure(self, k, p, says, width):
         sharp = ';image-rendering:pixelated' if p.image.shape[1] < width else ''
+        if p.ratio != 1: sharp += f';aspect-ratio:{p.image.shape[1]}/{p.image.shape[0]*p.ratio:.2f}'
         img = (f'<img data-point data-key="img{k}" tabindex="0" decoding="sync" src="{p.src()}" '
                f'alt="{html.escape(f"{p.title}. {says}")}" style="width:100%;cursor:crosshair{sharp}">')
         return (f'<figure style="margin:0 0 4px;flex:1 1 200px;max-width:{width}px"><div '

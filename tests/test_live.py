@@ -328,3 +328,37 @@ def test_annotate_loses_no_stroke_to_a_dead_kernel(lab, notebook):
     after = mask_of(lab, "killed", "a")
     assert (after[before == 1] == 1).all() and (after == 1).sum() > 1.5*(before == 1).sum()
     assert not page.evaluate("Object.keys(localStorage).filter(k => k.startsWith('segnb:')).length")
+
+
+PLANES = """import numpy as np, pandas as pd, SimpleITK as sitk
+from segnb.planes import browse_planes
+from segnb.scans import Scan
+a = np.random.default_rng(0).integers(-1000, 400, (8, 24, 32)).astype(np.int16)
+scan = Scan(sitk.GetImageFromArray(a))
+found = pd.DataFrame(scan.millimetres([(2, 5, 7), (6, 20, 25)]), columns=['coordX','coordY','coordZ']).assign(probability=[.9, .4])
+view = browse_planes(scan, (a > 300).astype(np.uint8), ['other','dense'], found); view
+"""
+
+
+def test_planes(notebook):
+    page = notebook("planes", PLANES, "")
+    view = cell(page, 0)
+    images = view.locator("img[data-point]")
+    images.nth(2).wait_for(timeout=60_000)
+    assert images.count() == 3 and "finding 1 of 2, probability 0.90. x 7.0, y 5.0, z 2.0 mm" in said(page)
+    old, text = [images.nth(k).get_attribute("src") for k in range(3)], said(page)
+    view.locator("button[title=next]").click()                                 # finding by finding
+    changed(page, "span[aria-live]", text)
+    assert "finding 2 of 2" in said(page) and "x 25.0, y 20.0, z 6.0 mm" in said(page)
+    page.wait_for_function("([old]) => [...document.querySelectorAll('img[data-point]')].every((o, k) => o.src != old[k])", arg=[old], timeout=15_000)
+    box = images.nth(1).bounding_box()                                         # the coronal plane: head up
+    images.nth(1).click(position=dict(x=box["width"]*10.5/32, y=box["height"]*1.5/8))
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.includes('x 10.0, y 20.0, z 6.0 mm')", timeout=15_000)
+    images.nth(0).focus()                                                      # the cross-hair is linked: axial goes on from there
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("() => document.querySelector('span[aria-live]').innerText.includes('x 10.0, y 21.0, z 6.0 mm')", timeout=15_000)
+    src = images.nth(2).get_attribute("src")
+    view.locator(".noUi-handle").nth(1).focus()                                # width of the window
+    for _ in range(5): page.keyboard.press("ArrowLeft")
+    page.wait_for_function("([old]) => document.querySelectorAll('img[data-point]')[2].src != old", arg=[src], timeout=15_000)
+    assert run(page, 1, "print(view.state.at)") == "(6, 21, 10)"
