@@ -33,11 +33,11 @@ image: demo
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python $(SPEC)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e .
 	touch $@
 
 .venv/installed-dev: .venv/bin/python $(SPEC)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[dev]'
 	touch $@ .venv/installed
 
 clean:
