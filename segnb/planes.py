@@ -65,8 +65,9 @@ def plane_panels(
         if mask is not None:
             im = overlay(im, plane_of(mask, name, at).astype(np.uint8), n, alpha, range(1, n), lines)
         y = at[down] if down else a.shape[0]-1-at[0]
-        out.append(Panel(f'{name} {at[axis]+1} of {a.shape[axis]}', _crossed(im, at[right], y) if cross else im,
-                         ratio=spacing[down]/spacing[right]))
+        im = _crossed(im, at[right], y) if cross else im
+        title = f'{name} {at[axis]+1} of {a.shape[axis]}'
+        out.append(Panel(title, im, ratio=spacing[down]/spacing[right]))
     return out
 
 # %% ../nbs/library/planes.ipynb #1abc77a9
@@ -145,8 +146,8 @@ class _PlanesView:
     def draw(self, level, width, alpha=0., finding=None, **points):
         self.move(finding, points)
         window = level-width/2, level+width/2
-        panels = plane_panels(self.a, self.at, self.scan.spacing, window, self.mask, len(self.classes or '12'),
-                              alpha)
+        n = len(self.classes or '12')
+        panels = plane_panels(self.a, self.at, self.scan.spacing, window, self.mask, n, alpha)
         return panels, self.says(finding)
 
     def says(self, finding):
@@ -171,6 +172,6 @@ def browse_planes(
     "Look through a volume in three planes. Raises `ValueError` for a mask of another shape."
     scan = (src if isinstance(src, Scan) else read_scan(src)).oriented()
     if mask is not None and np.shape(mask) != scan.array.shape: raise ValueError(
-        f"{scan.path}: a mask of {np.shape(mask)} voxels does not lie on {scan.array.shape}. Masks are in LPS "
-        "here, as predict_oriented gives them.")
+        f"{scan.path}: a mask of {np.shape(mask)} voxels does not lie on {scan.array.shape}. Masks "
+        "are in LPS here, as predict_oriented gives them.")
     return _PlanesView(scan, mask, classes, found, window).live()

@@ -86,7 +86,8 @@ def class_probs(self:SegModel,
     out = np.zeros(levels.shape, dtype=np.float16)
     for ax in axes:
         for first,p in _slice_probs(self, levels, ax, bs):
-            np.moveaxis(out, ax, 0)[first:first+len(p)] += (p[:,name]/len(axes)).cpu().numpy().astype(out.dtype)
+            share = (p[:,name]/len(axes)).cpu().numpy()
+            np.moveaxis(out, ax, 0)[first:first+len(p)] += share.astype(out.dtype)
     return out
 
 # %% ../nbs/library/volumes.ipynb #9837ce2b
