@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from .core import atomic_folder
+from .core import atomic_folder, segnb_home
 from .instances import place_beside
 from .streets import (Street, draw_frame, fractal, ground_codes, ground_colours, pick, random_scene,
                            random_street)
