@@ -236,10 +236,10 @@ def predict(
     tile = tile if tile is None or len(tile) > 1 else tile[0]
     try: scale = scale if scale in (None, 'fit') else float(scale)
     except ValueError: raise ValueError(f"--scale {scale}: give a number or 'fit'") from None
-    if clips: status = _predict_clips(m, clips, out, fps, smooth, overlays, overwrite, scale, tile)
+    status = _predict_clips(m, clips, out, fps, smooth, overlays, overwrite, scale, tile)
     if clips and not files: return status
     done, failed = m.predict_folder(files, out, overlays, overwrite, scale=scale, tile=tile)
-    return max(_told_of(done, failed, out, 'images'), status if clips else 0)
+    return max(_told_of(done, failed, out, 'images'), status)
 
 def _predict_clips(model, clips, out, *args):
     "A table and a video for each clip; the exit status"
@@ -249,14 +249,18 @@ def _predict_clips(model, clips, out, *args):
         try: done += predict_video(model, p, out, *args)
         except ValueError as e: failed[p] = str(e)
     for f in done: print(f)
+    return _left_out(failed)
+
+def _left_out(failed):
+    "Say what was left out and why; the exit status"
     for why in failed.values(): print(f'left out: {why}', file=sys.stderr)
     return 1 if failed else 0
 
 def _told_of(done, failed, out, what):
     "Say what was written and what was left out; the exit status"
-    for why in failed.values(): print(f'left out: {why}', file=sys.stderr)
+    status = _left_out(failed)
     print(f'{len(done)} class maps in {out}/, {len(failed)} {what} left out')
-    return 1 if failed else 0
+    return status
 
 def _model(files, views):
     "One model, or the mean of several, over views"

@@ -7,7 +7,8 @@ __all__ = ['VOID', 'pair_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop'
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
            'atomic_file', 'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory',
            'half_dtype', 'fast_bf16', 'autocast', 'computed', 'last_row', 'epoch_line', 'machine', 'evidence',
-           'process', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
+           'process', 'processes_here', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher',
+           'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, shutil, sys, sysconfig, tempfile
@@ -338,6 +339,10 @@ def process()->tuple: # `(which, of how many)`
     "Which process of a training run this is; `(0,1)` where there is one"
     d = torch.distributed
     return (d.get_rank(), d.get_world_size()) if d.is_available() and d.is_initialized() else (0, 1)
+
+def processes_here()->int:
+    "How many processes of a training run share this machine, as torchrun says"
+    return int(os.environ.get('LOCAL_WORLD_SIZE', 1))
 
 class _SumOver(torch.autograd.Function):
     @staticmethod

@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask, default_device
-from .core import as_unit, pair_of, process
+from .core import as_unit, pair_of, process, processes_here
 from .dataset import SegDataset, find_pairs, void_names
 from .draw import plot_batch, plot_results, shown
 from .frames import Frames, class_indices, existing, true_rows, two_sides_of, warn_of_missing
@@ -32,7 +32,7 @@ def as_floats(
 
 def _cores():
     "The cores that a process of a training run has for itself"
-    return max(1, (os.cpu_count() or 1)//int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
+    return max(1, (os.cpu_count() or 1)//processes_here())
 
 # %% ../nbs/06_dataloader.ipynb #1c4b4501
 class SegDataLoader(TfmdDL):

@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.losses import CrossEntropyLossFlat
 from torch.utils.data import DataLoader
-from .core import VOID, atomic_file, few, on_device, one_at_a_time, progress, segnb_home
+from .core import (VOID, atomic_file, few, on_device, one_at_a_time, processes_here, progress,
+                        segnb_home)
 
 # %% ../nbs/library/frames.ipynb #66ce56f5
 def _size(n): return f'{n/2**30:.1f} GB' if n >= 2**30 else f'{n/2**20:.0f} MB'
@@ -209,8 +210,7 @@ class Frames:
 @patch
 def _hold(self:Frames):
     "Hold the frames in the first of the `ways` that suits, and say so on a line where it is not memory"
-    shared, why = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), ''    # processes on this machine
-    fits = self.nbytes*shared <= min(self.memory_gb*2**30, _free_memory()/2)
+    why, fits = '', self.nbytes*processes_here() <= min(self.memory_gb*2**30, _free_memory()/2)
     hold = dict(memory=self._in_memory, file=self._in_file, decode=self._as_drawn)
     for self.way in self.ways:
         last = self.way == self.ways[-1]

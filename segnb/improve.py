@@ -162,12 +162,17 @@ def bootstrap(
     return dict(images=k, before=before, after=after, difference=after-before, low=low, high=high)
 
 # %% ../nbs/15_feedback.ipynb #dd0eb4ee
+def _good(table, tolerance):
+    "Which of the two questions have the answer yes"
+    low = table.low
+    return dict(corrected=bool(low['corrected'] > 0), validation=bool(low['validation'] > -tolerance))
+
 def is_better(
     table, # A row each for 'corrected' and 'validation', from `bootstrap`
     tolerance:float=.01, # How much mean IoU may be lost on the validation images
 )->bool:
     "Whether a new model is better where it was corrected, and not worse where it was not"
-    return bool(table.low['corrected'] > 0 and table.low['validation'] > -tolerance)
+    return all(_good(table, tolerance).values())
 
 # %% ../nbs/15_feedback.ipynb #b3640b18
 def told(
@@ -175,7 +180,7 @@ def told(
 )->str:
     "What a table says, in words"
     where = dict(corrected='where it was corrected', validation='on the old validation images')
-    good = dict(corrected=table.low['corrected'] > 0, validation=table.low['validation'] > -tolerance)
+    good = _good(table, tolerance)
     words = dict(corrected=('better', 'not better'), validation=('not worse', 'perhaps worse'))
     line = lambda k, r: (
         f"{words[k][not good[k]]} {where[k]}: mean IoU {r.before:.3f} -> {r.after:.3f} on {r.images:.0f} "
@@ -212,7 +217,7 @@ def save_version(
     fn, v = Path(fn), model_version(fn)
     if v not in versions(fn): _put(fn, _version_file(fn, v))
     new = max(versions(fn))+1
-    model.info = {**(model.info or {}), 'version': new, 'parent': v, 'improved': about}
+    model.info = {**model.info, 'version': new, 'parent': v, 'improved': about}
     model.save(_version_file(fn, new))
     _put(_version_file(fn, new), fn)
     return new
@@ -244,7 +249,7 @@ def original_data(
 )->tuple: # `SegDataset`, frames at the size they had in training; indices for training, and for validation
     "The data that a model was trained on. Raises `ValueError` or `FileNotFoundError` where it is not known."
     if data is None:                            # as its header says, with what was said of the folder then
-        info, given = model.info or {}, {k: v for k,v in about.items() if v is not None}
+        info, given = model.info, {k: v for k,v in about.items() if v is not None}
         data, about = info.get('data'), {**info.get('options', {}), **given}
     if data is None: raise ValueError("the model file does not say on which data it was trained: give --data")
     try: found, about = open_data(data, **about)
@@ -294,7 +299,7 @@ def improve_model(
         judges = dict(corrected=lambda: ((s.image(i), _checked_mask(s, i, len(old.classes))) for i in ids),
                       validation=lambda: map(whole.pair, held))
         before = {k: image_matrices(old, pairs()) for k,pairs in judges.items()}
-        info, frames = old.info or {}, (_training_frames(s, old, kept), Frames(ds.subset(train)))
+        info, frames = old.info, (_training_frames(s, old, kept), Frames(ds.subset(train)))
         lr, crop = lr or info.get('lr', 4e-3)/2, crop or info.get('crop')
         new = fine_tune(old, *frames, share, epochs, lr, crop=crop, seed=seed)
         table = pd.DataFrame({k: bootstrap(before[k], image_matrices(new, pairs()))

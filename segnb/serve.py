@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 from PIL import Image, ImageOps
 from .canvas import from_runs, one_class_a_pixel, predict_uncertain, static_file, to_runs
 from .core import lacks_memory
 from .draw import class_colors, confidence_image
 from .feedback import Feedback
 from .model_file import load_model
+from .video import class_shares
 
 # %% ../nbs/library/serve.ipynb #2bf0344c
 def _fasthtml():
@@ -307,8 +307,7 @@ class _Answers:
     def _predict(self, data, view):
         im, mask, unsure, which = self.served.predict(data, self.most_pixels)
         classes = self.served.model.classes
-        counts = np.bincount(mask.ravel(), minlength=256)[:len(classes)]/mask.size
-        shares = dict(zip(classes, counts.tolist()))
+        shares = dict(zip(classes, class_shares(mask, len(classes))))
         out = dict(size=list(mask.shape), classes=classes, shares=shares,
                    uncertainty=round(float(unsure.mean()/255), 4), **which)
         if not view: return dict(out, mask=_b64(Image.fromarray(mask)))

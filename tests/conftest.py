@@ -33,6 +33,20 @@ def model_file(small_set, tmp_path_factory):
     return learn.save_model(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
+@pytest.fixture(scope="module")
+def browser():
+    "A Chromium, driven by playwright; the test is skipped where there is none"
+    playwright = pytest.importorskip("playwright.sync_api")
+    sys.path.insert(0, str(root / "tools"))
+    import browser as browsers
+    exe = browsers.find()
+    if exe is None: pytest.skip("no Chromium here: `make test` fetches one")
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=exe, args=["--no-sandbox", "--disable-gpu"])
+        yield b
+        b.close()
+
+
 def segnb(*args, cwd=None, code=None):
     "Run the command: here, which saves the seconds of importing torch; or `code`, in a process of its own"
     if code: return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd or root)

@@ -1,16 +1,13 @@
 """The canvas on which masks are painted, in a real browser: what each tool leaves in the mask, pixel by pixel."""
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 root = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(root / "tools"))
-import browser as browsers
 
 PAGE = """<!doctype html><body style="margin:0"><div id=c style="width:640px"></div><script type=module>
 import {Canvas, toRuns, fromRuns} from './canvas.js';
@@ -22,16 +19,6 @@ window.c = new Canvas(document.querySelector('#c'), {classes: ['sky','road','tre
 c.load({image, width: 64, height: 48, mask: new Uint8Array(64*48)});
 Object.assign(window, {toRuns, fromRuns, ready: true});
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    exe = browsers.find()
-    if exe is None: pytest.skip("no Chromium here: `make browser` fetches one")
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=exe, args=["--no-sandbox", "--disable-gpu"])
-        yield b
-        b.close()
 
 
 @pytest.fixture

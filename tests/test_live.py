@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api")
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-import browser as browsers
 
 SETUP = """from segnb.all import *
 curve = LRCurve(np.geomspace(1e-6, 1, 200), 2-np.tanh(np.linspace(-3, 3, 200))+.05*np.random.default_rng(0).standard_normal(200))
@@ -42,16 +40,6 @@ def lab(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    exe = browsers.find()
-    if exe is None: pytest.skip("no Chromium here: `make browser` fetches one")
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=exe, args=["--no-sandbox", "--disable-gpu"])
-        yield b
-        b.close()
 
 
 @pytest.fixture
@@ -282,7 +270,6 @@ def mask_of(lab, name, image):
     return np.asarray(Image.open(fn)) if fn.exists() else None
 
 
-@pytest.mark.skip(reason="did not pass after the last merge; the cause has not been found yet")
 def test_annotate_saves_each_stroke(lab, notebook):
     page = annotator(notebook, "painted")
     assert mask_of(lab, "painted", "a") is None                      # looked at, not painted
@@ -305,7 +292,6 @@ def test_annotate_saves_each_stroke(lab, notebook):
     assert set(mask_of(lab, "painted", "b").flat) == {255} and mask_of(lab, "painted", "c") is None
 
 
-@pytest.mark.skip(reason="did not pass after the last merge; the cause has not been found yet")
 def test_annotate_loses_no_stroke_to_a_dead_kernel(lab, notebook):
     import signal
     import numpy as np
@@ -342,7 +328,6 @@ view = browse_planes(scan, (a > 300).astype(np.uint8), ['other','dense'], found)
 """
 
 
-@pytest.mark.skip(reason="did not pass after the last merge; the cause has not been found yet")
 def test_planes(notebook):
     page = notebook("planes", PLANES, "")
     view = cell(page, 0)

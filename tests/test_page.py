@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 uvicorn = pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
 from segnb.all import SegModel, UNet
@@ -17,7 +17,6 @@ from segnb.feedback import Feedback
 from segnb.improve import improve_model
 from segnb.masks import Codes
 from segnb.serve import make_app
-from test_canvas import browser                 # noqa: F401
 
 
 def halves(k):
