@@ -150,8 +150,9 @@ def grid(self:SegAugment, n, size, y=None, device='cpu'):
 def lighting(self:SegAugment, n, c=3):
     "Random brightness, contrast and saturation for `n` images of `c` channels"
     u = lambda: torch.empty(n).uniform_(-self.max_lighting, self.max_lighting)
+    brightness, contrast = u(), torch.exp(u())
     saturation = torch.exp(2*u()) if self.saturate else torch.ones(n)
-    return light_matrix(u(), torch.exp(u()), saturation, c)
+    return light_matrix(brightness, contrast, saturation, c)
 
 # %% ../nbs/05_augment.ipynb #50ae57b3
 def _any_of(m, u):
