@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPEC := settings.ini setup.py pyproject.toml
 
+# the install compiles nothing, so what is imported is compiled then and kept, also where a container says otherwise
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test docs readme image save clean
 
 demo: .venv/installed

@@ -358,9 +358,6 @@ def run_sweep(
     own_gpu()
     with _quiet():
         while not _insist(_reached, study, spec):
-            # learners are cycles, and the next run needs their memory
-            gc.collect()
-            torch.cuda.empty_cache()
             _insist(fail_stale_trials, study)
             _insist(plan, study, spec)
             if _insist(_in_state, study, 'WAITING'):
@@ -434,6 +431,9 @@ def trainer(
     def train(config, report):
         start, config = time.time(), {k: tuple(v) if isinstance(v, list) else v for k,v in config.items()}
         some = lambda *names: {k: config[k] for k in names if k in config}
+        # learners are cycles, and this run needs the memory of the last one
+        gc.collect()
+        torch.cuda.empty_cache()
         set_seed(config.get('seed', 1))
         dls = train_loaders(data_path(config['data']), **some('crop','bs','size'))
         cbs = [_tracker(spec, config)]*bool(track) + [_Report(spec['metric']['name'], report)]*stops

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segnb.annotate import Annotate, Labels
-from test_canvas import at, browser, drag       # noqa: F401
+from test_canvas import at, drag
 
 PAGE = """<!doctype html><body style="margin:0"><div id=c style="width:640px"></div><script type=module>
 import view from './view.js';
