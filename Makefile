@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPEC := settings.ini setup.py pyproject.toml
 
-# the install compiles nothing, so what is imported is compiled then and kept, also where a container says otherwise
+# Python compiles what is imported and keeps it. Containers often switch that off, and then every process compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test docs readme image save clean
