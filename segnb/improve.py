@@ -74,7 +74,7 @@ class Mixture:
 
 # %% ../nbs/15_feedback.ipynb #38575063
 class _NoValidation(Callback):
-    "The judge comes later"
+    "The model is judged afterwards"
     order = -20
     def before_validate(self): raise CancelValidException
 

@@ -44,9 +44,9 @@ def wait_for(f, seconds=120):
         time.sleep(.05)
 
 
-@pytest.mark.parametrize("kind", ["postgres", "sqlite"])
-def test_two_workers_one_killed_a_third_started(kind, request, sweep_file, tmp_path):
-    store = request.getfixturevalue("postgres") if kind == "postgres" else tmp_path / "twelve.db"
+def test_two_workers_one_killed_a_third_started(postgres, sweep_file, tmp_path):
+    "With a server; the notebook of sweeps does the same with a file"
+    store = postgres
     workers = [start(sweep_file, store, tmp_path) for _ in range(2)]
     victim = workers[0]
     study = lambda: open_sweep(read_sweep(sweep_file), store)
