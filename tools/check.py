@@ -1,5 +1,5 @@
 """What `make test` runs: package against notebooks, notebooks, pytest, docs; ends with one line of counts."""
-import os, re, shutil, subprocess, sys, tempfile, time
+import multiprocessing, multiprocessing.connection, os, re, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,8 @@ bin = Path(sys.executable).parent
 results = {}                                           # name: passed, failed
 lost = []                                              # runs of pytest in which a test process died: said at the end
 workers = 2                                            # notebooks, or files of tests, at once; each gets its share of the threads
-env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // workers))}
+os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) // workers))
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"      # looking for a GPU must not start CUDA here: processes are forked
 
 
 def step(name, run):
@@ -44,16 +45,34 @@ def exports():
 def read(path): return path.read_text(encoding="utf-8") if path.exists() else None
 
 
+def run_notebook(path, **flags):
+    "In a process: its exit status says whether all cells ran"
+    from nbdev.test import test_nb
+    passed, seconds = test_nb(path, basepath=root, cell_timing_min=8, **flags)
+    print(f"{path.relative_to(root)}: {seconds:.0f} s", flush=True)
+    sys.exit(not passed)
+
+
 def notebooks():
-    "Run every notebook; cells flagged `cuda` only where there is a GPU"
-    import torch
-    flags = ["--flags", "cuda"] if torch.cuda.is_available() else []
-    names = sorted(p.name for p in notebooks_in(root / "nbs"))
-    run = subprocess.run([bin / "nbdev-test", "--timing", "--cell-timing-min", "8", "--n-workers", str(workers), *flags], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
-    print(run.stdout)
-    failed = [n for n in names if re.search(rf"^\t{re.escape(n)}$", run.stdout, re.M)]
-    if run.returncode and not failed: failed = names
-    return len(names) - len(failed), len(failed)
+    """Run every notebook; cells flagged `cuda` only where there is a GPU. Each has a process of its own, because a notebook
+    defines what the package exports once more. They are forked from this one, so that only one imports."""
+    import torch, segnb.all                            # noqa: F401
+    from nbdev.config import get_config
+    flags = dict(skip_flags=get_config(root).tst_flags.split(), force_flags=["cuda"] if torch.cuda.is_available() else [])
+
+    todo, running, passed = notebooks_in(root / "nbs"), {}, []
+    while todo or running:
+        while todo and len(running) < workers:
+            path = todo.pop(0)
+            process = multiprocessing.get_context("fork").Process(target=run_notebook, args=[path], kwargs=flags)
+            process.start()
+            running[process.sentinel] = process, path
+        for sentinel in multiprocessing.connection.wait([*running]):
+            process, path = running.pop(sentinel)
+            process.join()
+            passed.append(process.exitcode == 0)
+            if not passed[-1]: print(f"{path.relative_to(root)} failed ({process.exitcode})", flush=True)
+    return sum(passed), len(passed) - sum(passed)
 
 
 def groups():
@@ -67,7 +86,7 @@ def pytest(group):
     starts another one (SIGSEGV sent by the kernel; the cause is not known), so a process runs fewer, and a group whose
     process died is run once more."""
     for _ in range(2):
-        run = subprocess.run([sys.executable, "-m", "pytest", "--durations=5", *group], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        run = subprocess.run([sys.executable, "-m", "pytest", "--durations=5", *group], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(run.stdout, flush=True)
         if run.returncode >= 0: break
         lost.append(run)
