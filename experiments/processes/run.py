@@ -3,9 +3,8 @@
     python experiments/processes/run.py CAMVID --out experiments/processes/camvid.csv
 
 Calls `segnb train` in one process and in two, which share the cores and have half of the batch each, so that
-both take the same steps. The table gets a row for each epoch, with the seconds since the line before it. With
-`--short N` the ways are run once more, in turn, for N epochs, as the machine's speed changes within the hour.
-What is in the table is not run again. `reduce_ms` is how long two processes take to average the gradients."""
+both take the same steps. The table gets a row for each epoch, with the seconds since the line before it. What
+is in the table is not run again. `reduce_ms` is how long two processes take to average the gradients."""
 import argparse, os, re, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -29,7 +28,8 @@ def train(data, procs, bs, epochs, seed):
                 if not found: continue
                 epoch, *scores = found.groups()
                 pixel_acc, mean_iou = (s and float(s) for s in scores)
-                rows.append(dict(epoch=int(epoch), seconds=last and now-last, pixel_acc=pixel_acc, mean_iou=mean_iou))
+                rows.append(dict(epoch=int(epoch), seconds=last and now-last, pixel_acc=pixel_acc,
+                                 mean_iou=mean_iou))
                 print(procs, line.rstrip(), flush=True)
                 last = now
     if p.returncode or len(rows) < epochs: raise SystemExit(f'segnb train ended with {p.returncode}')
@@ -38,8 +38,8 @@ def train(data, procs, bs, epochs, seed):
 
 def reduce_ms():
     "Milliseconds in which two processes average the gradients of the recipe's network"
-    run = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
-                          __file__, '--reduce'], text=True, stdout=subprocess.PIPE, check=True,
+    two = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    run = subprocess.run([*two, __file__, '--reduce'], text=True, stdout=subprocess.PIPE, check=True,
                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
     return float(run.stdout.split()[-1])
 
@@ -47,30 +47,28 @@ def reduce_ms():
 def reduce():
     "What each of the two processes does"
     import torch
+    from segnb.processes import Processes
     from segnb.recipe import ENCODER
     from segnb.unet import EncoderUNet
     torch.distributed.init_process_group('gloo')
-    grads = [p for p in EncoderUNet(11, ENCODER, pretrained=False).parameters()]
-    took = []
+    grads = [torch.zeros_like(p) for p in EncoderUNet(11, ENCODER, pretrained=False).parameters()]
+    average, took = Processes()._mean, []
     for _ in range(30):
         torch.distributed.barrier()
         start = time.perf_counter()
-        flat = torch.cat([g.detach().flatten() for g in grads])
-        torch.distributed.all_reduce(flat)
-        flat/2
+        average(grads)
         took.append((time.perf_counter()-start)*1e3)
     if not torch.distributed.get_rank(): print(statistics.median(took[5:]))
 
 
 def measure(a):
     "Train what is not in the table yet"
-    for epochs in [a.epochs, *[a.short]*bool(a.short)]:
-        for procs in a.procs:
-            run = dict(data=Path(a.data).name, processes=procs, bs=a.bs//procs, epochs=epochs, seed=a.seed)
-            if is_done(a.out, **run): continue
-            took = reduce_ms() if procs > 1 else None
-            rows = train(a.data, procs, a.bs, epochs, a.seed)
-            add_rows([{**run, **r, 'reduce_ms': took} for r in rows], a.out)
+    for procs in a.procs:
+        run = dict(data=Path(a.data).name, processes=procs, bs=a.bs//procs, epochs=a.epochs, seed=a.seed)
+        if is_done(a.out, **run): continue
+        took = reduce_ms() if procs > 1 else None
+        rows = train(a.data, procs, a.bs, a.epochs, a.seed)
+        add_rows([{**run, **r, 'reduce_ms': took} for r in rows], a.out)
     return pd.read_csv(a.out)
 
 
@@ -80,7 +78,6 @@ if __name__ == '__main__':
     p.add_argument('--procs', type=int, nargs='+', default=[1, 2])
     p.add_argument('--bs', type=int, default=8, help='images a step, over all processes')
     p.add_argument('--epochs', type=int, default=30)
-    p.add_argument('--short', type=int, help='epochs of a second round, for the times')
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--out', help='a CSV file, to which rows are added')
     p.add_argument('--reduce', action='store_true', help=argparse.SUPPRESS)
@@ -89,4 +86,5 @@ if __name__ == '__main__':
     else:
         df = measure(a)
         by = df.groupby(['epochs', 'processes'])
-        print(by[['pixel_acc', 'mean_iou']].last().join(by[['seconds', 'reduce_ms']].median()).round(3).to_string())
+        scores, times = by[['pixel_acc', 'mean_iou']].last(), by[['seconds', 'reduce_ms']].median()
+        print(scores.join(times).round(3).to_string())
