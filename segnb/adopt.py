@@ -23,7 +23,8 @@ class EncodeMask(Transform):
         self.codes, self.lut, self.checked = codes, torch.from_numpy(codes.lut.astype(np.int64)), False
     def encodes(self, o:TensorMask):
         if not self.checked: self._check(o)
-        return TensorMask(self.lut.to(o.device)[o.long()])
+        self.lut = self.lut.to(o.device)
+        return TensorMask(self.lut[o.long()])
     def _check(self, o):
         "The first batch only: a GPU would have to be waited for"
         strange = set(o.unique().tolist()) - set(self.codes.values) - {VOID}

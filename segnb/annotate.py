@@ -150,7 +150,7 @@ class Annotate(anywidget.AnyWidget):
     def told(self, message):
         "Answer a message of the view: to open an image, or to save a mask"
         if 'open' in message: return self.show(message['open'])
-        name, answer = message['save'], dict(name=message['save'], n=message['n'])
+        name, answer = message['save'], dict(name=message['save'], n=message['n'], asked=message['base'])
         try:
             if name not in self.labels.names: raise ValueError(f"{name}: not among the images of this view")
             mask = from_runs(message['runs'], message['size'], self.labels.codes)

@@ -7,12 +7,11 @@ __all__ = ['linear_part', 'center_range', 'random_center', 'sample_grid', 'resam
            'from_albumentations']
 
 # %% ../nbs/05_augment.ipynb #a87c227a
-import math
+import inspect, math
 import numpy as np, torch, torch.nn.functional as F
 from fastcore.basics import store_attr, patch
 from fastai.torch_core import TensorImage, TensorMask
 from .core import VOID, on_device, pair_of
-from .draw import as_image
 
 # %% ../nbs/05_augment.ipynb #ff9669ea
 def linear_part(
@@ -64,7 +63,7 @@ def sample_grid(
     c = torch.stack([center[:,0]*(2/W), center[:,1]*(2/H)], 1) - 1
     xs, ys = (torch.arange(n, device=M.device)+.5-n/2 for n in (w,h))
     cols = A[:,None,None,:,0]*xs[:,None]                    # (B,1,w,2)
-    rows = A[:,None,None,:,1].transpose(1,2)*ys[:,None,None] + c[:,None,None]   # (B,h,1,2)
+    rows = A[:,None,None,:,1]*ys[:,None,None] + c[:,None,None]   # (B,h,1,2)
     return cols + rows
 
 # %% ../nbs/05_augment.ipynb #5faf7d59
@@ -127,8 +126,10 @@ class SegAugment:
                              "(low, high)")
 
     def __repr__(self):
-        return (f"SegAugment(crop={self.crop}, zoom={self.zoom}, max_rotate={self.max_rotate}, "
-                f"dihedral={self.dihedral})")
+        shown = {k: getattr(self, k) for k in ('crop','zoom','max_rotate','dihedral')}
+        usual = {k: p.default for k,p in inspect.signature(SegAugment).parameters.items()}
+        more = {k: getattr(self, k) for k in usual if k not in shown and getattr(self, k) != usual[k]}
+        return f"SegAugment({', '.join(f'{k}={v}' for k,v in (shown|more).items())})"
 
 # %% ../nbs/05_augment.ipynb #26e8ef52
 def _log_uniform(lo, hi, n): return torch.exp(torch.empty(n).uniform_(math.log(lo), math.log(hi)))

@@ -133,6 +133,7 @@ class Pairs:
             raise TypeError(f"{type(src).__name__}: expected a SegDataset, Frames, a SegDataLoader or a "
                             "folder")
         if ds.masks is None: raise ValueError("these images have no masks to look at")
+        if ds.overlap: raise ValueError("masks that overlap: only one class for each pixel can be browsed")
         self.src, self.classes, self.images, self.batches = src, list(ds.classes), ds.images, None
         if self.from_loader: self.next_batch()
 

@@ -12,7 +12,7 @@ import numpy as np, pandas as pd, torch
 from fastcore.basics import patch, ifnone
 from .core import VOID, progress
 from .learner import SegLearner
-from .tta import as_probs
+from .tta import one_class_probs
 
 # %% ../nbs/12_calibrate.ipynb #530fb54c
 class Reliability:
@@ -72,7 +72,7 @@ def reliability(
     bins:int=15, # See `Reliability`
 )->Reliability:
     "The reliability of a model over a whole set"
-    m = as_probs(model)
+    m = one_class_probs(model)
     out = Reliability(m.codes.classes if m.codes is not None else dl.dataset.ds.classes, bins)
     for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor))
     return out
@@ -107,7 +107,7 @@ def some_pixels(
     seed:int=0, # For drawing them
 )->tuple: # Log-probabilities (n,classes) and class indices (n,), void left out
     "A random sample of a set's pixels"
-    m, g, out = as_probs(model), torch.Generator().manual_seed(seed), []
+    m, g, out = one_class_probs(model), torch.Generator().manual_seed(seed), []
     each = max(1, n//max(1, len(dl.dataset)))
     for x,y in progress(dl, least=20):
         for p,t in zip(m(x).cpu(), y.as_subclass(torch.Tensor).cpu()):
@@ -141,9 +141,12 @@ def calibrate(self:SegLearner,
     ds_idx:int=1, # 0: training set, 1: validation set
     dl=None, # A loader instead
 )->float:
-    "Fit the temperature of this learner; predictions and model files have it from then on"
-    self.temperature = 1.
+    """Fit the temperature of this learner; predictions and model files have it from then on.
+    A threshold moves along, so that class maps stay as they are."""
+    before, self.temperature = self.temperature, 1.
     self.temperature = fit_temperature(*some_pixels(self, ifnone(dl, self.dls[ds_idx])))
+    if self.threshold is not None:
+        self.threshold = (torch.tensor(self.threshold).logit()*(before/self.temperature)).sigmoid().tolist()
     return self.temperature
 
 # %% ../nbs/12_calibrate.ipynb #da9a1be0
@@ -156,7 +159,7 @@ class Tempered(torch.nn.Module):
     gives_probs = True
     def __init__(self, model, temperature):
         super().__init__()
-        self.model, self.temperature = as_probs(model), temperature
+        self.model, self.temperature = one_class_probs(model), temperature
         self.codes, self.facts = self.model.codes, self.model.facts
     @torch.inference_mode()
     def forward(self, x): return tempered(self.model(x), self.temperature)

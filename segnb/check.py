@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import as_levels, few, is_deep, progress, read_channels, read_image
+from .core import as_levels, few, is_deep, opened, progress, read_channels, read_image, top_level
 from .dataset import SegDataset
 from .masks import Codes, ColorsError, codes_for, color_table, read_mask, rgb_of, void_names
 from .draw import as_image
@@ -191,14 +191,22 @@ def _image_facts(fn, channels=None, range=None):
         else:
             with Image.open(fn) as im:
                 f.update(size=im.size, notes=_image_notes(im))
-                if im.mode.startswith('I'): f['top'] = im.getextrema()[1]
+                if top := top_level(im, range): f['top'] = top
                 a = rgb = read_image(im, range)
         f.update(print=_fingerprint(a), thumb=thumbnail(rgb))
     # decoders fail in many ways; one file must not end the visit
     except Exception as e: f['error'] = str(e) or type(e).__name__
     return f
 
-def _mask_facts(fn, colors):
+def _inside(a, roi):
+    "The numbers of a mask that count: those in the region of interest, where there is one"
+    if roi is None: return a
+    with opened(roi, 'a region of interest') as im: inside = np.asarray(im.convert('L')) > 0
+    if inside.shape != a.shape:
+        raise ValueError(f"{roi.name}: the region of interest is of another size than the mask")
+    return a[inside]
+
+def _mask_facts(fn, colors, roi=None):
     "What there is to know about a mask, or why it cannot be read"
     f = {}
     try:
@@ -206,7 +214,7 @@ def _mask_facts(fn, colors):
             im.load()
             f = dict(size=im.size, kind=im.mode, jpeg=im.format == 'JPEG')
             a, f['palette'] = read_mask(im, colors)
-        values, counts = np.unique(a, return_counts=True)
+        values, counts = np.unique(_inside(a, roi), return_counts=True)
         return dict(f, counts=dict(zip(values.tolist(), counts.tolist())), interpolated=in_between(a) > .2)
     except ColorsError as e: return dict(f, colours=e.colors)
     except Exception as e: return dict(error=str(e) or type(e).__name__)
@@ -223,9 +231,9 @@ def _scan_facts(img, mask):
     except (ValueError, OSError) as e: y['error'] = str(e)
     return x, dict(y, kind='volume', size=x.get('size', ()))       # another size was an error
 
-def _layer_facts(masks):
+def _layer_facts(masks, roi=None):
     "The same for the masks of several classes; `counts` are the pixels of each class"
-    facts = {k: _mask_facts(fn, None) for k,fn in enumerate(masks) if fn is not None}
+    facts = {k: _mask_facts(fn, None, roi) for k,fn in enumerate(masks) if fn is not None}
     bad = next((f for f in facts.values() if 'counts' not in f), None)
     if bad: return dict(bad, error=bad.get('error', 'a mask in colours'))
     too_many = lambda counts: len(counts) > 2 or len(counts) == 2 and 0 not in counts
@@ -239,11 +247,12 @@ def _layer_facts(masks):
 def pair_facts(
     img, mask, # Paths; `mask` is a tuple where there is one for each class
     colors=None, channels=None, range=None, # See `read_mask` and `SegDataset`
+    roi=None, # Path of the region of interest
 )->tuple: # A dict about the image and one about the mask
     "Read one pair"
     if is_scan(img): return _scan_facts(img, mask)
-    if isinstance(mask, tuple): return _image_facts(img, channels, range), _layer_facts(mask)
-    return _image_facts(img, channels, range), _mask_facts(mask, colors)
+    mask_facts = _layer_facts(mask, roi) if isinstance(mask, tuple) else _mask_facts(mask, colors, roi)
+    return _image_facts(img, channels, range), mask_facts
 
 # %% ../nbs/library/check.ipynb #e515ec1e
 def _colors_in_words(facts, colors, n=12):
@@ -409,6 +418,12 @@ def _pairs_of(src):
         raise FileNotFoundError(f"{src.path}: no image with a mask of the same name")
     return list(zip(src.images, src.masks)), src.sides, check_names(src), None
 
+def _rois_of(src, pairs):
+    "The region of interest of each pair, or None"
+    sets = [src.train_ds.ds, src.valid_ds.ds] if hasattr(src, 'train_ds') else [src]
+    rois = [r for s in sets for r in s.rois or ()]
+    return rois or [None]*len(pairs)
+
 def check_data(
     src, # A folder that `find_pairs` knows, `FoundPairs`, a `SegDataset`, or `SegDataLoaders`
     codes=None, # Names, `Codes` or a `codes.txt`; default: found in the folder, or guessed from the masks
@@ -427,7 +442,8 @@ def check_data(
     if not read: return Report(len(pairs), findings)
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as ex:
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)         # there is a finding for that
-        read = ex.map(lambda p: pair_facts(*p, colors, channels, range), pairs)
+        look = lambda pair, roi: pair_facts(*pair, colors, channels, range, roi)
+        read = ex.map(look, pairs, _rois_of(src, pairs))
         facts = list(progress(read, len(pairs), least=200))
     findings = findings + _about_pairs(pairs, facts, colors, range) + same_images(pairs, facts, sides)
     # nothing can be said about numbers that could not be read

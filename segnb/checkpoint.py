@@ -15,7 +15,7 @@ from fastcore.foundation import L
 from fastai.callback.core import CancelEpochException
 from fastai.optimizer import Optimizer
 from safetensors import safe_open, SafetensorError
-from .core import Watcher, is_half, process, save_tensors
+from .core import Watcher, is_error, is_half, last_row, process, save_tensors
 from .model_file import read_header
 
 # %% ../nbs/library/checkpoint.ipynb #0e0b110e
@@ -133,7 +133,8 @@ class Checkpoint(Watcher):
     def __init__(self,
         folder, # Where `last.safetensors` and `best.safetensors` go; made if it is not there
         resume:bool=True, # Go on from a checkpoint that is there; if False, one that is there is an error
-        best:str='mean_iou', # Metric that says which model is best: the largest, or the smallest of a loss
+        # Metric that says which model is best: the largest, or the smallest of a loss or an error
+        best:str='mean_iou',
         about=None, # A dict of what must also be the same for a training run to go on
     ): self.folder, self.resume, self.best, self.more, self.done = Path(folder), resume, best, about or {}, 0
     @property
@@ -240,10 +241,9 @@ def _best_kept(self:Checkpoint):
 @patch
 def _keep_best(self:Checkpoint):
     "Save the model if the score of this epoch is the best so far"
-    scores = dict(zip(self.recorder.metric_names, self.recorder.log))
-    value = scores.get(self.best) if self.keeps_best else None
+    value = last_row(self.recorder).get(self.best) if self.keeps_best else None
     if value is None or math.isnan(value): return                       # no validation in this epoch
-    sign = -1 if 'loss' in self.best else 1
+    sign = -1 if is_error(self.best) else 1
     if self.best_value is not None and sign*value <= sign*self.best_value: return
     self._write_best({self.best: float(value), 'epoch': self.epoch+1})
     self.best_value = float(value)

@@ -76,6 +76,9 @@ def free_place(out, overwrite)->Path:
 
 def _free_checkpoints(folder, overwrite, resume):
     "See that the folder for the checkpoints of a training run holds nothing that would be lost"
+    if folder.exists() and not (folder/'last.safetensors').exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder}: checkpoints would go there, and it holds something else. Give "
+                              "another --out, or move it.")
     if resume and not folder.exists():
         raise FileNotFoundError(f"{folder}: no interrupted training run there to go on with")
     if folder.exists() and not resume:
@@ -106,7 +109,7 @@ def _data_options(
 def train(
     data:str, # A folder with images and masks, or 'streets', 'camvid', 'camvid_tiny'
     out:str=None, # Model file; default NAME.safetensors
-    overwrite:bool=False, # Replace the model file
+    overwrite:bool=False, # Replace the model file, and the checkpoints of an interrupted run
     resume:bool=False, # Go on with a training run that was interrupted
     track:Annotated[str, dict(metavar='PROJECT')]=None, # Keep settings, scores and images in this project
     epochs:int=None, # Default 30, or more on a small set: 300 training steps
@@ -243,9 +246,10 @@ def predict(
 
 def _predict_clips(model, clips, out, *args):
     "A table and a video for each clip; the exit status"
+    from segnb.pairs import each_once
     from segnb.video import predict_video
     done, failed = [], {}
-    for p in clips:
+    for p in each_once(clips):
         try: done += predict_video(model, p, out, *args)
         except ValueError as e: failed[p] = str(e)
     for f in done: print(f)

@@ -238,7 +238,10 @@ def from_dataset(cls:SegDataLoaders,
     warn_of_missing(train)
     if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)
     share = None if isinstance(balance, bool) else balance
-    bs, weights = min(bs, len(train)), None if balance is False else image_weights(train.counts, share)
+    bs, counts = min(bs, len(train)), train.counts
+    # of classes that overlap, none is the background: images with nothing count as one
+    if ds.overlap: counts = np.c_[~counts.any(1), counts]
+    weights = None if balance is False else image_weights(counts, share)
     train, valid = (SegDataLoader(train, bs, True, augment, device, True, weights, num_workers),
                     SegDataLoader(valid, val_bs or bs, device=device, num_workers=num_workers))
     return _loaders(cls, train, valid, path, device)
@@ -340,7 +343,9 @@ def test_dl(self:SegDataLoaders,
                          "ones")
     like = self.valid_ds.ds
     if like.volume: raise NotImplementedError("scans are labelled by learn.seg_model().predict_volume(scan)")
-    ds = SegDataset(L(fnames), None, self.codes, size=like.size, range=like.range)
+    ds = SegDataset(L(fnames), None, self.codes, size=like.size, range=like.range, resize=like.resize,
+                    channels=like.channels)
+    ds.rgb = like.rgb
     # predicted once, so that a file would not be used again
     frames = Frames(ds, self.valid_ds.memory_gb, ('memory','decode'))
     return self.valid.new(frames, bs=bs or self.valid.bs)

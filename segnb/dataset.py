@@ -161,4 +161,5 @@ def pixel_counts(
 )->np.ndarray: # int64 (len(ds), n): pixels of each class in each image, void left out
     "How often each class occurs in each image; not counted again where `ds` knows"
     if getattr(ds, 'counts', None) is not None: return ds.counts
-    return np.stack([np.bincount(np.asarray(ds[i][1]).ravel(), minlength=256)[:n] for i in range(len(ds))])
+    count = ds.count if getattr(ds, 'overlap', False) else lambda y: np.bincount(y.ravel(), minlength=256)[:n]
+    return np.stack([count(np.asarray(ds[i][1])) for i in range(len(ds))])

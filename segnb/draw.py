@@ -63,6 +63,8 @@ def as_image(
     if rgb is not None: a = a[..., list(rgb)]
     # grey; grey with alpha; alpha dropped
     else: a = a[..., :1] if a.shape[2] == 2 else a[..., :3]
+    if a.dtype.kind in 'iu' and a.dtype != np.uint8:
+        raise ValueError(f"an image of {a.dtype}: give bytes (uint8), or floats in 0..1")
     if a.dtype != np.uint8: a = (a.clip(0,1)*255 + .5).astype(np.uint8)
     return np.broadcast_to(a, (*a.shape[:2], 3))
 

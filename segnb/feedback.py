@@ -53,14 +53,15 @@ class Feedback:
         file = self.path/'feedback.sqlite'
         if not create and not file.is_file(): raise FileNotFoundError(f"{path}: no store of feedback there")
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._db = sqlite3.connect(file, timeout=60, check_same_thread=False)
+        self._db = None
         try:
+            self._db = sqlite3.connect(file, timeout=60, check_same_thread=False)
             for setting in ('journal_mode=WAL', 'synchronous=FULL', 'secure_delete=ON', 'foreign_keys=ON'):
                 self._db.execute(f'PRAGMA {setting}')
             self._db.executescript(_schema)
             self._db.execute('SELECT verdict FROM feedback LIMIT 1')
         except sqlite3.DatabaseError as e:
-            self._db.close()
+            if self._db: self._db.close()
             if isinstance(e, sqlite3.OperationalError) and 'no such' not in str(e):
                 raise OSError(f"{file}: cannot be opened ({e})") from None
             raise ValueError(f"{file}: not a store of feedback ({e})") from None

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 from .core import progress
 from .model_file import SegModel
-from .pairs import stem_of
+from .pairs import each_once, stem_of
 from .scans import Scan, read_scan, windowed
 from .unet import conv_block
 import segnb.volumes                                        # `class_probs`
@@ -92,7 +92,7 @@ def candidates(
 )->pd.DataFrame: # See `group`, and the name of the scan as `seriesuid`
     "What may be something in several scans"
     rows = []
-    for f in progress(scans, len(scans)):
+    for f in progress(each_once(scans)):
         scan = read_scan(f).oriented()
         table, _ = group(model.class_probs(scan, name, axes, bs), scan, threshold)
         rows.append(table.assign(seriesuid=stem_of(f)))
@@ -129,8 +129,8 @@ def froc(
     best = np.full(len(nodules), -np.inf)                   # several findings in a nodule count once
     np.maximum.at(best, hit[hit >= 0], s[hit >= 0])
     t = np.unique(s)[::-1]
-    above = lambda v: (v >= t[:,None])
-    return pd.DataFrame(dict(threshold=t, fps=above(s[false]).sum(1)/scans, sensitivity=above(best).mean(1)))
+    above = lambda v: len(v)-np.searchsorted(np.sort(v), t)
+    return pd.DataFrame(dict(threshold=t, fps=above(s[false])/scans, sensitivity=above(best)/len(nodules)))
 
 def sensitivity_at(
     curve, # From `froc`
@@ -175,17 +175,17 @@ def cut_out(
 def cubes_of(
     found, scans, # See `candidates`
     range=(-1000,400), # The window: see `windowed`
-    **kwargs # To `cut_out`
+    size:int=29, mm:float=1.5, # See `cut_out`
 )->np.ndarray: # uint8 (n,size,size,size), in the order of `found`
     "A cube around each finding"
-    out, by = [None]*len(found), found.groupby('seriesuid').indices
-    for f in scans:
+    by = found.groupby('seriesuid').indices
+    out = np.empty((len(found), *[size]*3), dtype=np.uint8)
+    for f in each_once(scans):
         if not len(i := by.get(stem_of(f), ())): continue
         scan = read_scan(f).oriented()
         at, levels = scan.voxels(found[_mm].to_numpy()[i]), windowed(scan.array, range, f)
-        cubes = cut_out(levels, scan.spacing, at, **kwargs)
-        for k,c in zip(i, cubes): out[k] = c
-    return np.stack(out)
+        out[i] = cut_out(levels, scan.spacing, at, size, mm)
+    return out
 
 # %% ../nbs/14_volume.ipynb #a3438829
 class ThreePlanes(nn.Module):

@@ -8,7 +8,7 @@ __all__ = ['LEAST', 'image_matrices', 'mean_ious', 'Mixture', 'fine_tune', 'corr
            'improve_model']
 
 # %% ../nbs/15_feedback.ipynb #3f1b4be3
-import random, shutil, tempfile
+import filecmp, math, random, shutil, tempfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -57,12 +57,14 @@ class Mixture:
         new, old, # `Frames` of the corrections, and of the original training set
         share:float=.3, # Of the corrections in what is trained on, above 0; 1: nothing else
         seed:int=0, # For drawing
+        bs:int=1, # Images a batch: there are only whole batches, filled up with originals
     ):
         if not 0 < share <= 1: raise ValueError(f"share={share}: it must be above 0, and at most 1")
         self.new, self.old, self.share, self.rng = new, old, share, random.Random(seed)
+        self.bs = min(bs, round(len(new)/share))
         self.ds, self.sizes = old.ds, new.sizes+old.sizes
         self.same_size = len(set(self.sizes)) == 1
-    def __len__(self): return round(len(self.new)/self.share)
+    def __len__(self): return math.ceil(round(len(self.new)/self.share)/self.bs)*self.bs
     def rows_on(self, device): return self.old.rows_on(device)
     def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def batch(self, idxs, device='cpu', pairs=None):
@@ -91,9 +93,9 @@ def fine_tune(
 )->SegModel:
     "The model after a few epochs on corrections mixed with the data that it was trained on"
     torch.manual_seed(seed)
-    mix, device = Mixture(new, old, share, seed), model.device
+    mix, device = Mixture(new, old, share, seed, bs), model.device
     augment = SegAugment(crop or default_crop(np.median(old.sizes, 0)))
-    train = SegDataLoader(mix, min(bs, len(mix)), True, augment, device, drop_last=True)
+    train = SegDataLoader(mix, mix.bs, True, augment, device, drop_last=True)
     train.rng.seed(seed)
     dls = SegDataLoaders(train, SegDataLoader(old, bs, device=device), device=device)
     dls.codes = model.codes
@@ -214,8 +216,10 @@ def save_version(
     about:dict, # What is to be said of it in the header
 )->int: # The number of the new version
     "Replace a model file, atomically; old and new version are kept beside it"
-    fn, v = Path(fn), model_version(fn)
-    if v not in versions(fn): _put(fn, _version_file(fn, v))
+    fn, v, kept = Path(fn), model_version(fn), versions(fn)
+    if v not in kept or not filecmp.cmp(fn, _version_file(fn, v), shallow=False):
+        v = v if v not in kept else max(kept)+1                 # another training run wrote this file
+        _put(fn, _version_file(fn, v))
     new = max(versions(fn))+1
     model.info = {**model.info, 'version': new, 'parent': v, 'improved': about}
     model.save(_version_file(fn, new))
@@ -248,9 +252,9 @@ def original_data(
     **about # To `open_data`
 )->tuple: # `SegDataset`, frames at the size they had in training; indices for training, and for validation
     "The data that a model was trained on. Raises `ValueError` or `FileNotFoundError` where it is not known."
-    if data is None:                            # as its header says, with what was said of the folder then
-        info, given = model.info, {k: v for k,v in about.items() if v is not None}
-        data, about = info.get('data'), {**info.get('options', {}), **given}
+    # as its header says, with what was said of the folder then
+    info, given = model.info, {k: v for k,v in about.items() if v is not None}
+    data, about = data or info.get('data'), {**info.get('options', {}), **given}
     if data is None: raise ValueError("the model file does not say on which data it was trained: give --data")
     try: found, about = open_data(data, **about)
     except FileNotFoundError as e: raise FileNotFoundError(
@@ -270,7 +274,8 @@ def _training_frames(store, model, kept):
     with tempfile.TemporaryDirectory() as tmp:
         folder = from_feedback(store, Path(tmp)/'c', model.classes, kept, model.inner_size)
         ds, split = find_pairs(folder, Codes(model.classes, void=[]))
-        return Frames(ds.subset(split(ds.images)[0]))
+        # nowhere else: a file would stay when people take their images back
+        return Frames(ds.subset(split(ds.images)[0]), ways='memory')
 
 # %% ../nbs/15_feedback.ipynb #903aef57
 def improve_model(

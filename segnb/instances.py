@@ -66,7 +66,7 @@ def border_mask(
     known = np.where(instances == UNKNOWN, 0, instances)
     high = maximum_filter(known, 2*width+1)
     low = minimum_filter(np.where(known, known, UNKNOWN), 2*width+1)
-    classes = np.where((high > low) & (high > 0), 2, known > 0)
+    classes = np.where(high > low, 2, known > 0)
     return np.where(instances == UNKNOWN, VOID, classes).astype(np.uint8)
 
 def distance_mask(
@@ -98,7 +98,8 @@ def split_border(
     "The components of *inside*, grown into *border* by a watershed: each border pixel to the nearest"
     seeds = components(np.asarray(classes) == 1, min_area)
     far = distance_transform_edt(seeds == 0)
-    return _skimage().segmentation.watershed(far, seeds, mask=np.asarray(classes) > 0).astype(np.uint16)
+    cut = _skimage().segmentation.watershed(far, seeds, 2, mask=np.asarray(classes) > 0)
+    return cut.astype(np.uint16)
 
 def split_distance(
     mask, # (H,W), true where there is something
@@ -108,8 +109,10 @@ def split_distance(
 )->np.ndarray: # Instance map uint16 (H,W)
     "Watershed on a distance map, such as a network's: each of its peaks becomes an instance"
     s, mask, distance = _skimage(), np.asarray(mask, dtype=bool), np.asarray(distance, dtype=float)
-    seeds = components(s.morphology.h_maxima(distance, h) & mask)
-    return renumbered(s.segmentation.watershed(-distance, seeds, mask=mask), min_area)
+    peaks, whole = (s.morphology.h_maxima(distance, h) > 0) & mask, components(mask)
+    # a component without a peak of that height stays whole
+    seeds = components(peaks | mask & ~np.isin(whole, whole[peaks]))
+    return renumbered(s.segmentation.watershed(-distance, seeds, 2, mask=mask), min_area)
 
 # %% ../nbs/library/instances.ipynb #c4e09866
 def match_instances(

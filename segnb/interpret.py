@@ -15,7 +15,7 @@ from .dataloader import SegDataLoader
 from .draw import plot_results
 from .metrics import ConfusionMatrix, boundary_distance
 from .learner import SegLearner
-from .tta import as_probs
+from .tta import one_class_probs
 
 # %% ../nbs/11_interpret.ipynb #19f7c128
 class Results:
@@ -32,9 +32,11 @@ class Results:
     def add(self,
         p, # Probabilities (B,classes,H,W)
         y, # Class indices (B,H,W), void 255
+        threshold=None, # Of two classes: from which probability the second is predicted
     ):
         "Keep what matters of the next images"
-        conf, pred = p.max(1)
+        pred = p.argmax(1) if threshold is None else (p[:,1] >= threshold).long()
+        conf = p.gather(1, pred[:,None])[:,0]
         keep = y != VOID
         of_truth = p.gather(1, y.where(keep, torch.zeros_like(y))[:,None])[:,0]
         nll = -of_truth.clamp_min(1e-9).log()*keep
@@ -63,9 +65,10 @@ def results(
     bs:int=4, # Whole frames a batch
 )->Results:
     "What a model predicts for each image"
-    m, out = as_probs(model), Results(frames)
+    m, out = one_class_probs(model), Results(frames)
+    t = getattr(m, 'facts', {}).get('threshold')
     dl = SegDataLoader(frames, bs=bs, device=next(m.parameters()).device)
-    for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor))
+    for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor), t and t[0])
     return out
 
 # %% ../nbs/11_interpret.ipynb #e5908370

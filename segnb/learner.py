@@ -12,6 +12,7 @@ import numpy as np, pandas as pd, torch, torch.nn as nn
 from fastcore.basics import patch, ifnone
 from fastcore.foundation import L
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from fastai.torch_core import TensorMask, default_device, params
 from .adopt import adopt
@@ -24,7 +25,7 @@ from .metrics import ConfusionMatrix, seg_metrics
 from .model_file import SegModel
 from .overlap import OverlapMatrix, SigmoidLoss
 from .processes import Processes
-from .training import (Bfloat16, FiniteLoss, MeanLoss, SmoothLoss, memory_error, one_process,
+from .training import (Bfloat16, FiniteLoss, MeanLoss, Progress, SmoothLoss, memory_error, one_process,
                             several_processes)
 from .unet import EncoderUNet
 
@@ -68,8 +69,14 @@ class SegLearner(Learner):
         return any(isinstance(cb, (Bfloat16, MixedPrecision)) for cb in self.cbs)
     def to_fp16(self, **kwargs):
         "Mixed precision in float16, fastai's way, instead of ours"
+        return Learner.to_fp16(self.to_fp32(), **kwargs)
+    def add_cb(self, cb):
+        # fastai's reads the loss in each batch, for which a GPU is waited for
+        return Learner.add_cb(self, Progress() if ProgressCallback in (cb, type(cb)) else cb)
+    def to_fp32(self):
+        "Full precision"
         self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Bfloat16, MixedPrecision))])
-        return Learner.to_fp16(self, **kwargs)
+        return self
     def freeze(self):
         "Freeze the encoder; decoder and head go on learning"
         self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)
@@ -94,8 +101,6 @@ def fit(self:SegLearner, *args, **kwargs):
         "CutMix weighs the labels of two whole images; a mask would have to be cut, too. Use MixUp, or "
         "SegAugment")
     hear = [cb for cb in self.cbs if hasattr(cb, 'on_error')]       # those that want to know of an error
-    # a range test that was interrupted leaves it off
-    for cb in hear: cb.run = True
     try: Learner.fit(self, *args, **kwargs)
     except BaseException as e:
         for cb in hear: cb.on_error(e)
@@ -173,7 +178,8 @@ def confusion(self:SegLearner,
     with torch.inference_mode():
         for x,y in progress(dl, least=5):
             with autocast(x.device, self.half): pred = model(x)
-            cm.add(pred, y)
+            # of classes that overlap, what is above 0 counts as predicted
+            cm.add(pred-.5 if _overlap(self.dls) and getattr(model, 'gives_probs', False) else pred, y)
     return cm.add_up(self.dls.device)
 
 # %% ../nbs/07_learner.ipynb #8a9f6e62

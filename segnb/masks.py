@@ -9,6 +9,7 @@ __all__ = ['void_names', 'camvid_codes', 'cityscapes_codes', 'color_table', 'Col
 # %% ../nbs/library/masks.ipynb #f9422fb4
 import copy, os, re, warnings
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from fastcore.basics import NS, patch
 from fastcore.foundation import L
 from .core import (VOID, as_levels, few, image_size, is_deep, opened, pair_of, progress, read_channels,
-                        resized_image, resized_mask, to_rgb)
+                        resized_image, resized_mask, to_rgb, top_level)
 from .pairs import FoundPairs, is_scan
 
 # %% ../nbs/library/masks.ipynb #ae5ade78
@@ -117,9 +118,14 @@ class Codes:
         self.codes = [str(c).strip() for c in codes]
         while self.codes and not self.codes[-1]: self.codes.pop()        # a file may end in empty lines
         self.values = list(range(len(self.codes))) if values is None else [int(v) for v in values]
-        void = L(void)
-        self.asked = [v for v in void if isinstance(v, int)]        # file numbers that somebody called void
-        names = {v.lower() for v in void if isinstance(v, str)}
+        given = L(void.tolist() if hasattr(void, 'tolist') else void)       # numpy's numbers, too
+        # file numbers that somebody called void
+        self.asked = [int(v) for v in given if isinstance(v, Integral)]
+        names = {v.lower() for v in given if isinstance(v, str)}
+        strange = names - {c.lower() for c in (*self.codes, *void_names)}
+        strange |= {repr(v) for v in given if not isinstance(v, (Integral, str))}
+        if strange: raise ValueError(
+            f"void: {few(sorted(strange))} is none of the names {few(self.codes, 12)}, and no whole number")
         named = {v for v,c in zip(self.values, self.codes) if c.lower() in names}
         self.void_values = sorted({*self.asked} | named | {VOID} - set(self.values))
         self.classes = [c for v,c in zip(self.values, self.codes) if v not in self.void_values]
@@ -149,11 +155,19 @@ class Codes:
             if wrong: raise ValueError(why)
 
 # %% ../nbs/library/masks.ipynb #1569a67d
+def _whole(a, fn):
+    "Floats that are whole numbers as such"
+    whole = a.astype(np.int64)
+    if (odd := a[whole != a]).size: raise ValueError(
+        f"{fn}: holds {odd[0]:.4g}; the numbers in a mask are whole. Was it resized with smoothing?")
+    return whole
+
 @patch
 def encode(self:Codes,
     a, fn='mask', # Integers (H,W) as read from a file, and its name for messages
 )->np.ndarray: # uint8 (H,W): class indices, void 255
     "File numbers to class indices. Raises `ValueError` naming the file and the values not among the codes."
+    if a.dtype.kind == 'f': a = _whole(a, fn)
     if a.dtype == np.uint8:                                 # the table has all of these
         out = self.lut[a]
         if not (out == _BAD).any(): return out
@@ -290,7 +304,8 @@ class PairFiles:
     @property
     def reads(self):
         "What decides, beside the files, which bytes are read from them: see `Frames`"
-        return [type(self).__name__, self.size, self.resize, self.range, self.channels, self.colors,
+        colors = self.colors and sorted(color_table(self.colors).items())
+        return [type(self).__name__, self.size, self.resize, self.range, self.channels, colors,
                 self.codes.lut, self.classes, self.volume]
     @property
     def items(self): return self.images
@@ -309,7 +324,7 @@ class PairFiles:
             if a.dtype.kind in 'iu' and a.dtype.itemsize > 1: seen.top = max(seen.top, int(a.max()))
             return as_levels(a, self.range, fn)
         with opened(fn) as im:
-            if im.mode.startswith('I'): seen.top = max(seen.top, im.getextrema()[1])
+            seen.top = max(seen.top, top_level(im, self.range))
             if im.mode == 'RGBA' and len(set(im.getextrema()[3])) > 1: seen.fourth = seen.fourth or fn
             return to_rgb(im, self.range)
 
@@ -350,7 +365,8 @@ class PairFiles:
         seen.told = seen.top > 0 or seen.fourth is not None
         if self.range is None and 0 < seen.top < 2**14:
             warnings.warn(f"16-bit images whose highest value is {seen.top}: divided by 65535 they are "
-                          f"nearly black. Pass range=(0, {2**int(seen.top).bit_length()-1}).")
+                          f"nearly black. Pass range=(0, {2**int(seen.top).bit_length()-1}) (colours: save "
+                          "them as TIFF, and pass channels=3, too).")
         if seen.fourth:
             warnings.warn(f"{seen.fourth} has a fourth channel that varies; it is dropped as transparency "
                           "is. If it is a band of its own (near infrared), pass channels=4 and the network "

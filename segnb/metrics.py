@@ -9,7 +9,7 @@ __all__ = ['ConfusionMatrix', 'boundary_distance', 'SegScore', 'seg_metrics']
 import weakref
 
 import numpy as np, pandas as pd, torch
-from fastcore.basics import store_attr, patch, ifnone
+from fastcore.basics import patch, ifnone
 from fastai.learner import Metric
 from .core import VOID, center_crop, process
 

@@ -239,7 +239,16 @@ def image(self:SegModel,
         f"{src}: this model was trained on slices of volumes: predict_volume labels a scan")
     if self.channels is not None: return as_levels(read_channels(src, self.channels), self.range, src)
     is_array = isinstance(src, np.ndarray) and src.ndim in (2,3)
-    return Image.fromarray(as_image(src)) if is_array else read_image(src, self.range)
+    return Image.fromarray(as_image(_levels(src, self.range))) if is_array else read_image(src, self.range)
+
+def _levels(a, range):
+    "An array of numbers as bytes, or as floats in 0..1. Raises `ValueError` where it could be either."
+    unit = a.dtype.kind == 'f' and -.01 < a.min() and a.max() < 1.01
+    if unit or a.dtype == np.uint8: return a
+    if range is None and a.dtype not in (bool, np.uint16): raise ValueError(
+        f"an array of {a.dtype} from {a.min():.4g} to {a.max():.4g}: give bytes (uint8), 16 bits (uint16), "
+        "or floats in 0..1")
+    return as_levels(a, range)
 
 @patch
 def predict(self:SegModel,

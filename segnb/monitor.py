@@ -9,7 +9,6 @@ __all__ = ['History', 'clock', 'draw_training', 'describe_training', 'has_front_
 import time
 
 import ipywidgets as W, numpy as np
-from fastcore.basics import patch
 from fastai.callback.core import CancelFitException, noop
 from .core import Watcher, computed, epoch_line
 from .widgets import Drawn, StillBox, made_aside, new_figure, spoken
@@ -104,6 +103,7 @@ class Monitor(Watcher):
         if self.draws: self._end('interrupted')
 
     def begin(self):
+        self.taken_off(self.learn)              # of a run that was interrupted
         self.stopping, self.running, self.handle = False, True, None
         self.history, self.started = History(self.n_epoch, len(self.dls.train)), time.perf_counter()
         self.drawn = self.cost = 0.

@@ -170,8 +170,11 @@ def fine_tune(self:SegLearner,
 ):
     "Train the decoder with the encoder frozen, then everything"
     part = lambda name: None if resume is None else Path(resume)/name
-    self.freeze()
-    self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=.99, resume=part('frozen'), **kwargs)
+    if freeze_epochs:
+        self.freeze()
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '.*training steps')       # it is not the whole run
+            self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=.99, resume=part('frozen'), **kwargs)
     self.unfreeze()
     lrs = slice(base_lr/2/lr_mult, base_lr/2)
     self.fit_one_cycle(epochs, lrs, pct_start=pct_start, div=div, resume=part('all'), **kwargs)

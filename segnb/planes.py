@@ -7,6 +7,7 @@ __all__ = ['plane_of', 'place_in', 'voxel_at', 'plane_panels', 'draw_planes', 'P
 
 # %% ../nbs/library/planes.ipynb #5e47997e
 import ipywidgets as W, numpy as np
+from .core import VOID
 from .draw import as_image, overlay
 from .scans import Scan, read_scan, windowed
 from .widgets import Live, Panel, Panels, at_point, slider, steps
@@ -155,7 +156,8 @@ class _PlanesView:
         out = f'x {x:.1f}, y {y:.1f}, z {z:.1f} mm: {self.a[self.at]:g}'
         if self.mask is not None:
             k = int(self.mask[self.at])
-            out += f', {self.classes[k] if self.classes else k}'
+            name = 'void' if k == VOID else self.classes[k] if self.classes else k
+            out += f', {name}'
         if finding is None: return out
         row = self.found.iloc[finding-1]
         more = ''.join(f', {text} {row[k]:.{d}f}{unit}' for k,text,d,unit in

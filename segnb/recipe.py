@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from .core import epoch_line, few, one_at_a_time, save_tensors, segnb_home
 from .check import check_names
 from .dataset import as_dataset
-from .masks import codes_for, void_names
+from .masks import Codes, codes_for, void_names
 from .pairs import FoundPairs
 from .scans import as_volumes, volume_codes
 from .dataloader import SegDataLoaders
@@ -86,9 +86,10 @@ def open_data(
     channels=None, range=None, # See `SegDataset`
 )->tuple: # `FoundPairs`, and a dict with `codes`, `colors`, `values`, `void`, `channels`, `range`
     "A folder with what is said about it, as `segnb check` and `segnb train` open it"
-    found = FoundPairs(data_path(data), images, masks, roi, valid, codes)
     colors, names = as_colors(colors)
     if isinstance(codes, list) and len(codes) == 1 and Path(codes[0]).is_file(): codes = Path(codes[0])
+    listed = Codes(codes).codes if isinstance(codes, (str, Path)) else codes
+    found = FoundPairs(data_path(data), images, masks, roi, valid, listed)
     number = lambda v: int(v) if str(v).isdigit() else v
     void = void_names if void is None else [*void_names, *map(number, void)]
     if isinstance(channels, list) and len(channels) == 1: channels = channels[0]

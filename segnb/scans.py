@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
-from .core import VOID, few
+from .core import few
 from .dataset import ClipSplitter, SegDataset, void_names
 from .masks import Codes, codes_for
 from .pairs import FoundPairs
@@ -146,7 +146,11 @@ def _in_order(files):
         if not np.allclose(a, flat[0], atol=1e-4): raise ValueError(
             f"{f}: size, spacing or orientation differ from those of {files[0].name}. Move slices of "
             "another kind away.")
-    mm = np.array([h.GetOrigin() for h in heads]) @ np.reshape(heads[0].GetDirection(), (3,3))[:,2]
+    at = np.array([h.GetOrigin() for h in heads]) @ np.reshape(heads[0].GetDirection(), (3,3))
+    if np.ptp(at[:,:2], axis=0).max() > .1*min(heads[0].GetSpacing()[:2]): raise ValueError(
+        f"{files[0].parent}: the slices are shifted sideways, as those of a tilted scanner. Resample the "
+        "series to a grid with right angles first.")
+    mm = at[:,2]
     order = np.argsort(mm, kind='stable')
     files, gaps = [files[k] for k in order], np.diff(mm[order])
     step = np.median(gaps) if len(gaps) else 1
@@ -167,7 +171,7 @@ def read_scan(
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file or folder")
     if path.is_dir():
         files = _series(path)
-        with _reading(path): return Scan(itk().ReadImage(files), path)
+        with _reading(path): return Scan(itk().ReadImage(files if len(files) > 1 else files[0]), path)
     head = _head(path)
     with _reading(path):
         _check_whole(path, head)
@@ -188,6 +192,7 @@ def save_scan(
 )->Path:
     "Save a volume, whole or not at all"
     fn = Path(fn)
+    if fn.suffix == '.mhd': raise ValueError(f"{fn}: would be two files; save as .mha or .nii.gz")
     if a.shape != like.array.shape:
         raise ValueError(f"{fn}: {a.shape} voxels do not lie on the grid of {like}")
     image = itk().GetImageFromArray(a)

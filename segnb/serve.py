@@ -201,13 +201,15 @@ class Gate:
                 413, f"At most {self.most_bytes/1e6:g} MB are taken.")
         if self.token is None or req.url.path == '/health': return
         brought, bearer = req.query_params.get('token'), req.headers.get('authorization', '')
+        cookie = f"segnb-{(scope.get('server') or ('', 0))[1]}"         # browsers share them between ports
         mine = lambda t: t is not None and hmac.compare_digest(t.encode(), self.token.encode())
         if mine(brought) and req.url.path == '/':
             from starlette.responses import RedirectResponse
             into = RedirectResponse('/', 303)
-            into.set_cookie('segnb', self.token, max_age=30*86400, httponly=True, samesite='strict')
+            # not strict, or who follows the link on another site would come without it
+            into.set_cookie(cookie, self.token, max_age=30*86400, httponly=True, samesite='lax')
             return into
-        if not mine(req.cookies.get('segnb')) and not mine(bearer.removeprefix('Bearer ')): raise Refused(
+        if not mine(req.cookies.get(cookie)) and not mine(bearer.removeprefix('Bearer ')): raise Refused(
             401, "This server needs a token: open the address that segnb serve printed, or send the header "
                  "'Authorization: Bearer TOKEN'.")
 

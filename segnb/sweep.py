@@ -328,18 +328,22 @@ def _reached(study, spec):
     return study.best_value >= target if spec['metric']['goal'] == 'maximize' else study.best_value <= target
 
 # %% ../nbs/library/sweep.ipynb #f2f51a67
+def _gpu_id(k):
+    "What a GPU is called by every process, whatever CUDA_VISIBLE_DEVICES says"
+    return torch.cuda.get_device_properties(k).uuid
+
 def own_gpu(): # Index of the GPU, or None where there is at most one; held while the process lives
     "Take a GPU that no other worker on this machine has"
     if torch.cuda.device_count() < 2: return None
     if _locks: return next(iter(_locks))                # from an earlier sweep of this process
     for k in range(torch.cuda.device_count()):
-        lock = FileLock(Path(tempfile.gettempdir())/f'segnb-gpu-{k}.lock')
+        lock = FileLock(Path(tempfile.gettempdir())/f'segnb-gpu-{_gpu_id(k)}.lock', mode=0o666)
         try: lock.acquire(blocking=False)
         except Timeout: continue
         _locks[k] = lock
         torch.cuda.set_device(k)
         return k
-    raise RuntimeError(f"all {torch.cuda.device_count()} GPUs have a worker")
+    raise OSError(f"all {torch.cuda.device_count()} GPUs that this process sees have a worker")
 
 _locks = {}
 

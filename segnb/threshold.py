@@ -57,15 +57,19 @@ class PRCurves:
         fall = -np.diff(self.recall, append=0, axis=-1)
         return (fall*self.precision).sum(-1)
     @property
+    def _best(self):
+        "Which threshold has the highest Dice; one half for a class that does not occur"
+        return np.where(self._found()[2][:,0] > 0, self.dice.argmax(-1), self.bins//2)
+    @property
     def best(self):
-        "The threshold with the highest Dice for each class"
-        return [float(t) for t in self.thresholds[self.dice.argmax(-1)]]
+        "The threshold with the highest Dice for each class; one half for a class that does not occur"
+        return self.thresholds[self._best].tolist()
 
 # %% ../nbs/library/threshold.ipynb #1713b9d6
 @patch
 def table(self:PRCurves)->pd.DataFrame:
     "For each class the average precision, the best threshold with its scores, and Dice at one half"
-    k, half = self.dice.argmax(-1), self.bins//2
+    k, half = self._best, self.bins//2
     at = lambda a: a[np.arange(len(k)), k]
     columns = {'average precision': self.average_precision, 'threshold': self.thresholds[k],
                'precision': at(self.precision), 'recall': at(self.recall), 'Dice': at(self.dice),
@@ -78,8 +82,8 @@ def plot(self:PRCurves,
 ):  # A matplotlib figure
     "Precision over recall, with one half and the best threshold marked"
     fig, ax = plt.subplots(figsize=figsize)
-    for name,p,r,d in zip(self.classes, self.precision, self.recall, self.dice):
-        k, half = d.argmax(), self.bins//2
+    half = self.bins//2
+    for name,p,r,d,k in zip(self.classes, self.precision, self.recall, self.dice, self._best):
         line, = ax.plot(r, p, label=f'{name}: best at {self.thresholds[k]:.2f}, Dice {d[k]:.3f}')
         ax.plot(r[k], p[k], 'o', color=line.get_color())
         ax.plot(r[half], p[half], 'x', color=line.get_color())

@@ -8,7 +8,7 @@ __all__ = ['git_state', 'go_back', 'settings', 'layers', 'sample_images', 'histo
 
 # %% ../nbs/library/track.ipynb #c0af6dc4
 import atexit, importlib, io, json, shlex, shutil, subprocess, sys, tempfile, time, warnings
-from collections import deque
+from collections import Counter, deque
 from contextlib import redirect_stdout, suppress
 from itertools import chain, count
 from pathlib import Path
@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn as nn
 from fastai.callback.hook import Hooks
 from fastcore.basics import patch, store_attr
-from .core import Watcher, as_unit, group_names, is_half, last_row, machine
-from .draw import as_image, colorize
+from fastcore.foundation import L
+from .checkpoint import loader_state, random_state, set_loader_state, set_random_state
+from .core import Watcher, as_unit, group_names, is_error, is_half, last_row, machine
+from .draw import as_image, colorize, overlay_packed
 from .learner import SegLearner
 
 # %% ../nbs/library/track.ipynb #a67e52f4
@@ -74,7 +76,7 @@ def _of_model(model):
 def _classes(dls):
     "Names of the classes. Loaders of texts have the tokens first; a language model's have nothing else."
     vocab = getattr(dls, 'vocab', getattr(dls.train.after_item, 'vocab', []))
-    if len(vocab) == 2 and 'xxunk' in vocab[0]: vocab = vocab[1]
+    if len(vocab) == 2 and isinstance(vocab[0], (list, L)) and 'xxunk' in vocab[0]: vocab = vocab[1]
     return [] if 'xxunk' in vocab else vocab
 
 def _of_data(dls):
@@ -128,12 +130,16 @@ def sample_images(
 )->dict: # Name to uint8 (H,3W,3): the image, its ground truth, the prediction
     "Some validation frames with ground truth and prediction beside them"
     frames, model, classes = learn.dls.valid_ds, learn.seg_model(), len(learn.dls.classes)
+    stems = Counter(f.stem for f in frames.ds.images)           # the slices of a volume share one
     out, training = {}, learn.model.training
     for i in np.linspace(0, len(frames)-1, min(n, len(frames))).round().astype(int):
         x, y = frames[i]
         pred = model.predict_batch(as_unit(x[None]))[0]
-        maps = [colorize(m, classes) for m in (y, pred)]
-        out[frames.ds.images[i].stem] = np.concatenate([as_image(x), *maps], 1)
+        black, stem = np.zeros((*y.shape, 3), dtype=np.uint8), frames.ds.images[i].stem
+        maps = [overlay_packed(black, m, classes) if frames.ds.overlap else colorize(m, classes)
+                for m in (y, pred)]
+        name = stem if stems[stem] == 1 else f'{stem} {i}'
+        out[name] = np.concatenate([as_image(x, frames.ds.rgb), *maps], 1)
     learn.model.train(training)
     return out
 
@@ -180,7 +186,7 @@ class Tracker(Watcher):
     ):
         store_attr('project,notes,tracker,images,every,hist_every,files,repo,init')
         self.run_name, self.more, self.tags = run, config or {}, list(tags)
-        self.on, self.failed, self.opened, self.told = False, False, None, set()
+        self.on, self.opened, self.told = False, None, set()
 
     def taken_off(self, learn): self.close(sys.exc_info()[1])
 
@@ -189,7 +195,7 @@ class Tracker(Watcher):
         if not self.on: return
         try: return f(*args, **kwargs)
         except Exception as e:
-            self.on, self.failed = False, True
+            self.on = False
             warnings.warn(f"{self.tracker} failed ({type(e).__name__}: {e}). Training goes on, untracked.")
 
     def part(self, what, f):
@@ -215,7 +221,8 @@ class Tracker(Watcher):
         if name and self.tracker == 'trackio': name = _new_name(self.project, name)
         git = {f'git {k}': v for k,v in git_state(self.repo).items()}
         if git: git['return to it'] = shlex.join(['segnb', 'back', self.project, name or 'RUN', 'FOLDER'])
-        config = {**settings(self.learn), **git, **noted, 'tags': ', '.join(self.tags), **self.more}
+        known = self.part('settings', lambda: settings(self.learn))
+        config = {**known, **git, **noted, 'tags': ', '.join(self.tags), **self.more}
         self.opened = self.t.init(project=self.project, name=name, config=config,
                                   **(own.get(self.tracker, {}) | self.init))
         self.log(self.part('layers', lambda: {'layers': self.t.Table(dataframe=self._layers())}))
@@ -227,7 +234,10 @@ class Tracker(Watcher):
         "The layers of the network, run on zeros of the shape of a batch"
         dl, model = self.dls.train, self.learn.model
         crop, config = getattr(getattr(dl, 'augment', None), 'crop', None), getattr(model, 'config', {})
-        if crop is None: return layers(model, torch.zeros_like(dl.one_batch()[0][:1]))
+        if crop is None:
+            before = random_state(), loader_state(dl)           # a batch draws from both
+            try: return layers(model, torch.zeros_like(dl.one_batch()[0][:1]))
+            finally: set_random_state(before[0]), set_loader_state(dl, before[1])
         channels = config.get('in_chans', config.get('c_in', 3))
         return layers(model, torch.zeros(1, channels, *crop, device=dl.device))
 
@@ -343,7 +353,7 @@ def _scores(logs):
         for name,v in row.items():
             plain = isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v)
             if not plain or name in _not_scores or name.startswith(('lr/','weights/','gradients/')): continue
-            out[name], best, key = v, min if name.endswith('loss') else max, f'best {name}'
+            out[name], best, key = v, min if is_error(name) else max, f'best {name}'
             if '/' not in name: out[key] = best(v, out.get(key, v))
     return out
 

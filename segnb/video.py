@@ -64,7 +64,9 @@ def clip_frames(
                 t -= start
                 if fps and t*fps < due-1e-3: continue           # times in files are rounded
                 due = math.floor(t*(fps or 0)+1e-3)+1
-                yield k, t, frame.to_image()
+                # phones lay upright clips down, and say so
+                turn, im = getattr(frame, 'rotation', 0), frame.to_image()
+                yield k, t, im.rotate(turn, expand=True) if turn else im
         except pyav().FFmpegError as e:
             if k < 0: raise ValueError(f"{fn}: no frame of it can be decoded ({e.strerror})") from None
             warnings.warn(f"{fn}: damaged after frame {k} ({e.strerror}); what was before it is used")

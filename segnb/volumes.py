@@ -6,16 +6,15 @@
 __all__ = ['surface_distances', 'volume_scores', 'scan_scores']
 
 # %% ../nbs/library/volumes.ipynb #dc41de8b
-from collections import Counter
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
-from .core import VOID, as_unit, few, progress, resized_image
+from .core import VOID, as_unit, progress, resized_image
 from .frames import byte_row
 from .model_file import SegModel, at_size
-from .pairs import scan_paths, stem_of
+from .pairs import each_once, scan_paths, stem_of
 from .scans import Scan, VolumeDataset, read_label, read_scan, save_scan, windowed, with_neighbours
 
 # %% ../nbs/library/volumes.ipynb #51e9d623
@@ -100,9 +99,9 @@ def predict_scans(self:SegModel,
     "Save a label volume `NAME.nii.gz` for each scan"
     src = [Path(src)] if isinstance(src, (str, Path)) else [Path(p) for p in src]
     files = sum(((p.is_dir() and scan_paths(p)) or [p] for p in src), [])
-    targets = [Path(dst)/f'{stem_of(f)}.nii.gz' for f in files]
-    twice = [p.name for p,n in Counter(targets).items() if n > 1]
-    if twice: raise ValueError(f"several scans give {few(twice, 3)}: predict their folders one by one")
+    targets = [Path(dst)/f'{stem_of(f)}.nii.gz' for f in each_once(files)]
+    if {p.resolve() for p in targets} & {p.resolve() for p in files}: raise ValueError(
+        f"{dst}: holds the scans themselves; choose another folder for the results")
     there = [p for p in targets if p.exists()]
     if there and not overwrite: raise FileExistsError(
         f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be "
@@ -149,8 +148,9 @@ def scan_scores(
     axes=None, bs:int=None, # See `predict_volume`
 )->pd.DataFrame: # A row for each volume and class: see `volume_scores`
     "Scores of each volume of a data set by itself; `groupby('class')` gives mean and spread over volumes"
-    rows = []
-    for f,label in dict(zip(ds.images, ds.masks)).items():
+    rows, scans = [], dict(zip(ds.images, ds.masks))
+    each_once(scans)
+    for f,label in scans.items():
         scan = read_scan(f)
         target = ds.codes.encode(read_label(label, scan), label)
         pred, spacing = model.predict_oriented(scan, axes, bs), scan.oriented().spacing

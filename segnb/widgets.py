@@ -7,7 +7,7 @@ __all__ = ['new_figure', 'data_url', 'Drawn', 'spoken', 'StillBox', 'Live', 'wid
            'Panel', 'Panels', 'at_point', 'Legend', 'Matrix', 'made_aside']
 
 # %% ../nbs/library/widgets.ipynb #a026fef4
-import base64, html, io, json, math, threading
+import base64, html, io, math, threading
 from dataclasses import dataclass
 from concurrent.futures import ThreadPoolExecutor
 

@@ -178,3 +178,33 @@ def test_a_mixture_has_every_correction_once_an_epoch(small_set, fog_set):
         x, y = mix.batch(range(n))
         assert (x[:6] == new.batch(range(6))[0]).all() and len(x) == n
     with pytest.raises(ValueError, match="share=0"): Mixture(new, old, 0)
+
+
+def test_a_file_that_another_run_wrote_is_kept_too(work):
+    from segnb.improve import model_version, rollback, save_version, versions
+    from segnb.model_file import load_model
+    fn, says = work / "m.safetensors", lambda: load_model(work / "m.safetensors").info.get("says")
+    def write(what, version=False):
+        m = load_model(fn)
+        m.info = {**m.info, "says": what} if version else dict(says=what)
+        return save_version(m, fn, {}) if version else m.save(fn)
+    write("first"), write("improved", True), write("trained again")
+    assert model_version(fn) == 1 and write("improved again", True) == 4 and versions(fn) == [1, 2, 3, 4]
+    assert rollback(fn) == 3 and says() == "trained again"
+
+
+def test_whole_batches_hold_every_correction(small_set, fog_set):
+    from segnb.dataset import find_pairs
+    from segnb.frames import Frames
+    from segnb.improve import Mixture
+    new, old = (Frames(find_pairs(p)[0].subset(range(n))) for p, n in ((fog_set, 4), (small_set, 6)))
+    mix = Mixture(new, old, .3, bs=8)
+    assert len(mix) == 16 and mix.bs == 8 and len(Mixture(new, old, 1, bs=8)) == 4
+    assert len(Mixture(new, old, .3)) == 13
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    import sqlite3
+    def fails(*args, **kwargs): raise sqlite3.OperationalError("unable to open database file")
+    monkeypatch.setattr(sqlite3, "connect", fails)
+    with pytest.raises(OSError, match="cannot be opened"): Feedback(tmp_path / "s")

@@ -311,3 +311,20 @@ def test_resume_on_a_gpu_with_deterministic_algorithms(small_set, tmp_path, monk
         a, b = (run(small_set, "cuda", resume=tmp_path / str(k)) for k in range(2))
     finally: torch.use_deterministic_algorithms(False)
     for p, q in zip(a.model.state_dict().values(), b.model.state_dict().values()): torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_the_losses_of_a_second_epoch(learn, gpu, monkeypatch):
+    "Those of the first are on the CPU by then; fake tensors would be put together all the same"
+    stack = torch.stack
+    def strict(ts, *args):
+        assert len({t.device.type for t in ts}) == 1, "losses on two devices"
+        return stack(ts, *args)
+    monkeypatch.setattr(torch, "stack", strict)
+    check = learn.cbs.filter(lambda cb: isinstance(cb, FiniteLoss))[0]
+    check.seen = []
+    early, new = [torch.tensor(1.), torch.tensor(2.)], [torch.zeros((), device="cuda") for _ in range(3)]
+    learn.recorder.losses = early+new
+    check.after_train()
+    assert [t.device.type for t in learn.recorder.losses] == ["cpu"]*5 and all(a is b for a, b in zip(learn.recorder.losses, early))
+    check.after_train()
+    assert len(learn.recorder.losses) == 5

@@ -155,3 +155,43 @@ def test_encoders_that_do_not_are_refused_before_data_is_read(tmp_path, name, wh
     from conftest import segnb
     run = segnb("train", tmp_path / "not yet looked for", "--encoder", name)
     assert run.returncode == 2 and why in run.stderr and len(run.stderr.strip().splitlines()) == 1
+
+
+def test_full_precision(path):
+    for precision in ("bf16", "fp32"):
+        learn = seg_learner(loaders(path), pretrained=False, precision=precision)
+        assert learn.half == (precision == "bf16") and learn.to_fp32() is learn and not learn.half
+
+
+def test_the_bar_reads_the_loss_once_a_second(path):
+    from segnb.training import Progress
+    learn = seg_learner(loaders(path), pretrained=False)
+    with learn.no_bar(): pass                       # fastai puts its own back
+    assert type(learn.progress) is Progress
+    reads = []
+    class Loss(torch.Tensor):
+        def item(self): return reads.append(1) or 0.
+    bar = learn.progress
+    bar.pbar = fv.SimpleNamespace(update=lambda n: None)
+    learn.smooth_loss, learn.iter = torch.zeros(()).as_subclass(Loss), 0
+    for _ in range(50): bar.after_batch()
+    assert len(reads) == 1 and bar.pbar.comment == "0.0000"
+
+
+def test_fine_tune_without_frozen_epochs(path):
+    learn = seg_learner(loaders(path), pretrained=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*training steps")
+        quiet(learn, lambda: learn.fine_tune(60, freeze_epochs=0, cbs=Stop()))
+        quiet(learn, lambda: learn.fine_tune(60, cbs=Stop()))
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+class Stop(fv.Callback):
+    def before_train(self): raise fv.CancelFitException
+
+
+def test_an_augmentation_is_told_from_another(path):
+    from segnb.augment import SegAugment
+    assert repr(SegAugment(64)) == "SegAugment(crop=(64, 64), zoom=(0.7, 1.6), max_rotate=0.0, dihedral=False)"
+    assert repr(SegAugment(64, flip=False, focus=[3])).endswith("dihedral=False, flip=False, focus=[3])")

@@ -150,3 +150,12 @@ def test_it_says_what_is_wrong(monkeypatch):
     with pytest.raises(ValueError, match="nothing to score"): instance_scores([a], [a * 0])
     monkeypatch.setitem(__import__("sys").modules, "skimage.measure", None)
     with pytest.raises(ImportError, match=r"pip install 'segnb\[instances\]'"): split_mask(a > 0)
+
+
+def test_small_components_are_left_whole():
+    "A peak that is too low for a seed is no reason to lose what it stands on"
+    from segnb.instances import split_mask
+    m = np.zeros((40, 60), bool)
+    m[2, 2] = m[10:13, 10:13] = m[20:22, 3:48] = m[25:35, 20:30] = True
+    found = split_mask(m)
+    assert ((found > 0) == m).all() and len(numbers(found)) == 4

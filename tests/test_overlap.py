@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from conftest import segnb
 from segnb.all import SegDataLoaders, TTA, export_onnx, find_pairs, load_model, seg_learner
 from segnb.core import pack_masks, unpack_masks
+from segnb.dataset import pixel_counts
 from segnb.overlap import OverlapDataset, OverlapMatrix, SigmoidLoss
 from segnb.threshold import PRCurves
 
@@ -151,3 +152,35 @@ def test_packing_for_arrays_and_tensors():
     m = torch.rand(2, 7, 5, 6) < .5
     for o in (m, m.numpy()): assert (unpack_masks(pack_masks(o), 7) == o).all() and type(pack_masks(o)) is type(o)
     assert not unpack_masks(np.full((2, 3), 255, dtype=np.uint8), 7).any()
+
+
+def test_wrappers_score_as_the_model_does(learner):
+    one = TTA(learner, "none")
+    assert np.allclose(learner.confusion(model=one).dice, learner.confusion().dice, atol=.01)
+    assert np.allclose(list(learner.validate(model=one)), list(learner.validate()), atol=.02)
+    x = learner.dls.valid.one_batch()[0]
+    assert torch.allclose(TTA(learner, "none", mean="logit")(x), one(x), atol=1e-3)
+
+
+def test_what_takes_one_class_a_pixel_says_so(learner):
+    for f in (learner.calibrate, learner.results):
+        with pytest.raises(ValueError, match="classes of this model overlap"): f()
+
+
+def test_images_with_nothing_are_drawn_too(tmp_path):
+    d = eyes(tmp_path, n=6)
+    for c in ("disc", "stripe"): Image.new("L", (64, 48)).save(d / f"masks/{c}/0.png")
+    Image.new("L", (64, 48)).save(d / "masks/stripe/1.png")
+    masks = {c: sorted((d / "masks" / c).iterdir()) for c in ("disc", "stripe")}
+    ds = OverlapDataset(sorted((d / "images").iterdir()), masks)
+    weights = lambda balance: SegDataLoaders.from_dataset(ds, lambda o: ([0, 1, 2, 3], [4, 5]), 32, 2, balance=balance,
+                                                          device="cpu").train.weights
+    assert np.allclose(weights(.9), [.1, .3, .3, .3]) and weights(True)[0] > .3
+    assert pixel_counts(ds, 2).tolist() == [ds.count(ds.mask(i)).tolist() for i in range(6)]
+
+
+def test_the_threshold_of_a_class_that_is_not_there():
+    c = PRCurves(["a", "b"])
+    truth = torch.tensor([[[[1, 0]], [[0, 0]]]]).bool()
+    c.add(torch.tensor([[[[.7, .2]], [[.3, .1]]]]), truth, torch.ones(1, 1, 2).bool())
+    assert c.best[1] == .5 and .2 < c.best[0] <= .7 and c.table().threshold["b"] == .5

@@ -12,8 +12,10 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.layers import Flatten
 from fastai.learner import Learner
-from fastai.metrics import accuracy
+from fastai.callback.core import Callback
+from fastai.metrics import accuracy, error_rate
 from PIL import Image
+from safetensors import safe_open
 
 from segnb.all import Checkpoint, LRCurve, Monitor, Tracker, fit_one_cycle, lr_find, plot_losses, plot_sched, track
 
@@ -166,3 +168,67 @@ def test_a_checkpoint_of_an_earlier_version_is_compared(tmp_path):
     shutil.copytree(FILES / "training", tmp_path / "training")
     learn = old_learner(patches(tmp_path / "data"))
     with pytest.raises(ValueError, match=r"lr \("): quiet(learn, lambda: learn.fit_one_cycle(3, 2e-2, resume=tmp_path / "training"))
+
+
+def test_an_interrupted_range_test_does_not_leave_a_checkpoint_off(learn, tmp_path):
+    class Interrupt(Callback):
+        def after_batch(self):
+            if self.learn.train_iter == 5: raise KeyboardInterrupt
+    checkpoint = Checkpoint(tmp_path / "c", best="accuracy")
+    learn.add_cb(checkpoint)
+    learn.add_cb(Interrupt())
+    with pytest.raises(KeyboardInterrupt): lr_find(learn)
+    learn.remove_cb(Interrupt)
+    quiet(learn, lambda: learn.fit(1))
+    assert (tmp_path / "c/last.safetensors").exists()
+
+
+def test_the_table_comes_back_after_an_interrupted_run_with_a_monitor(learn):
+    class Interrupt(Callback):
+        def after_batch(self): raise KeyboardInterrupt
+    logger, monitor = learn.logger, Monitor(show=False)
+    learn.add_cb(monitor)
+    learn.add_cb(Interrupt())
+    with pytest.raises(KeyboardInterrupt): learn.fit(1)
+    learn.remove_cb(Interrupt)
+    learn.fit(1)
+    learn.remove_cb(monitor)
+    assert learn.logger is logger
+
+
+def test_the_best_by_an_error_and_without_a_validation(learn, tmp_path):
+    from segnb.recipe import ValidateEvery
+    learn.metrics = error_rate
+    quiet(learn, lambda: learn.fit(3, 1e-2, cbs=[ValidateEvery(2), Checkpoint(tmp_path / "c", best="error_rate")]))
+    errors = [v[2] for v in learn.recorder.values if len(v) > 2]
+    with safe_open(tmp_path / "c/best.safetensors", "pt") as f: kept = json.loads(f.metadata()["segnb-best"])["error_rate"]
+    assert abs(kept-min(errors)) < 1e-6
+
+
+def test_a_tracker_draws_nothing_from_the_loader(learn, tmp_path, monkeypatch):
+    "The shapes of the layers take a batch, and the random numbers are as they were"
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "t"))
+    start = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    got = []
+    for cbs in ([], [Tracker("p", tracker="fake")]):
+        monkeypatch.setitem(sys.modules, "fake", fake_tracker())
+        learn.model.load_state_dict(start)
+        learn.opt = None
+        torch.manual_seed(3)
+        learn.dls.train.rng.seed(3)
+        quiet(learn, lambda: learn.fit(1, cbs=cbs))
+        got.append(weights(learn).clone())
+    assert torch.equal(*got)
+
+
+def fake_tracker():
+    from types import SimpleNamespace as NS
+    run = NS(log=lambda *a, **k: None, finish=lambda *a, **k: None)
+    return NS(init=lambda **k: run, Table=lambda **k: None, Histogram=lambda **k: None, Image=lambda *a, **k: None)
+
+
+def test_classes_that_are_no_texts():
+    from types import SimpleNamespace as NS
+    from segnb.track import _classes
+    dls = NS(vocab=[False, True], train=NS(after_item=NS()))
+    assert _classes(dls) == [False, True]

@@ -354,3 +354,29 @@ def test_distances_are_those_of_simpleitk():
     assert abs(surface_distances(a, b, (2, 1, 1)).max() - theirs.GetHausdorffDistance()) < 1e-5
     row = volume_scores(b.astype(np.uint8), a.astype(np.uint8), (2, 1, 1), ["none", "ball"]).loc["ball"]
     assert abs(row.Dice - overlap.GetDiceCoefficient()) < 1e-9 and 0 < row["surface distance"] < row["Hausdorff 95"] < theirs.GetHausdorffDistance()
+
+
+def test_results_do_not_replace_scans(tmp_path):
+    from segnb.model_file import SegModel
+    from segnb.masks import Codes
+    from segnb.unet import UNet
+    sitk.WriteImage(as_itk(body()), tmp_path / "a.nii.gz")
+    before = (tmp_path / "a.nii.gz").read_bytes()
+    m = SegModel(UNet(1, 2, width=4, depth=1, pad=True, norm=True), Codes(["a", "b"]), channels=1, range=(-1000, 400), volume=dict(k=0, axes=[0]))
+    with pytest.raises(ValueError, match="holds the scans themselves"): m.predict_scans(tmp_path, tmp_path, overwrite=True)
+    (tmp_path / "b").mkdir()
+    sitk.WriteImage(as_itk(body()), tmp_path / "b/a.nii.gz")
+    with pytest.raises(ValueError, match="several files are called a"):
+        m.predict_scans([tmp_path / "a.nii.gz", tmp_path / "b/a.nii.gz"], tmp_path / "out")
+    assert (tmp_path / "a.nii.gz").read_bytes() == before
+    with pytest.raises(ValueError, match="two files"): save_scan(body(), tmp_path / "x.mhd", read_scan(tmp_path / "a.nii.gz"))
+
+
+def test_a_tilted_scanner(tmp_path):
+    d = dicom(tmp_path / "d", body())
+    for f in d.iterdir():
+        s = pydicom.dcmread(f)
+        x, y, z = s.ImagePositionPatient
+        s.ImagePositionPatient = [x, y+.5*(z-ORIGIN[2]), z]
+        s.save_as(f)
+    with pytest.raises(ValueError, match="shifted sideways"): read_scan(d)

@@ -540,3 +540,120 @@ def test_17_errors_are_red_and_nothing_else_is():
     pred[0] = 1
     out = error_image(red_jacket, truth, pred).astype(int)
     assert (out[1:].max(-1) == out[1:].min(-1)).all() and (out[0, :, 0] - out[0, :, 1] > 100).all()
+
+
+# Found by reading the code once more
+
+def colours_16(path, high=4095):
+    "Two 16-bit colour images with values up to `high`, as TIFF and as PNG"
+    import cv2, tifffile
+    a = np.random.default_rng(0).integers(0, high + 1, (32, 32, 3)).astype(np.uint16)
+    a[0, 0] = high
+    path.mkdir()
+    tifffile.imwrite(path / "0.tiff", a, photometric="rgb")
+    cv2.imwrite(str(path / "0.png"), a)
+    return a
+
+
+def test_colours_of_16_bits(tmp_path):
+    "Pillow reads their upper 8 bits only"
+    a, masks = colours_16(tmp_path / "d"), tmp_path / "0.png"
+    Image.fromarray(halves(0, 1)).save(masks)
+    for name in ("0.tiff", "0.png"):
+        make = lambda **kw: SegDataset([tmp_path / "d" / name], [masks], ["a", "b"], **kw)
+        with pytest.warns(UserWarning, match="save them as TIFF, and pass channels=3"): Frames(make())
+        with pytest.raises(ValueError, match="range= can do nothing"): make(range=(0, 4095))[0]
+    with pytest.raises(ValueError, match="0.png.*save it as TIFF"): make(channels=3, range=(0, 4095))[0]
+    x, _ = SegDataset([tmp_path / "d/0.tiff"], [masks], ["a", "b"], channels=3, range=(0, 4095))[0]
+    assert np.allclose(np.asarray(x), a.transpose(2, 0, 1) / 4095, atol=1e-3)
+
+
+def test_full_range_colours_of_16_bits_still_read_as_8(tmp_path):
+    a = colours_16(tmp_path / "d", 65535)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = SegDataset([tmp_path / "d/0.tiff"], None, ["a", "b"]).image(0)
+    assert np.abs(np.asarray(x).astype(int) - a // 256).max() <= 1
+
+
+def test_16_bits_in_the_other_byte_order(tmp_path):
+    import tifffile
+    tifffile.imwrite(tmp_path / "0.tif", np.full((32, 32), 4000, dtype=">u2"), byteorder=">")
+    ds = SegDataset([tmp_path / "0.tif"], None, ["a", "b"], range=(0, 4095))
+    assert np.asarray(ds.image(0)).max() == 249 and ds._seen.top == 4000
+
+
+def test_masks_of_floats(tmp_path):
+    codes = Codes(["a", "b"])
+    assert codes.encode(np.float32([[0, 1]])).tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match="m.tif: holds 0.5"): codes.encode(np.float32([[0, .5]]), "m.tif")
+
+
+def test_void_that_is_not_known():
+    assert len(Codes(["a", "b", "c"], void=np.int64(2))) == len(Codes(["a", "b", "c"], void=np.array([2]))) == 2
+    with pytest.raises(ValueError, match="void: d is none of the names a, b, c"): Codes(["a", "b", "c"], void="d")
+    assert len(Codes(["a", "b", "Void"], void=["void", "VOID", 1])) == 1
+
+
+def test_arrays_of_other_types(small_model):
+    model, im = small_model
+    a = np.asarray(im)
+    same = model.predict(a)
+    for b in (a / 255, (a / 255).astype(np.float32), a.astype(np.uint16) * 257):
+        assert (model.predict(b) == same).mean() > .99
+    for b in (a.astype(np.int64), a.astype(np.float32)):
+        with pytest.raises(ValueError, match="give bytes"): model.predict(b)
+    model.range = (0, 4095)
+    assert (model.predict((a / 255 * 4095).astype(np.uint16)) == same).mean() > .99
+    model.range = None
+
+
+@pytest.fixture(scope="module")
+def small_model(small_set):
+    files = sorted((small_set / "images").iterdir())
+    net = UNet(3, 11, width=8, depth=2, pad=True, norm=True)
+    return SegModel(net, Codes([f"c{k}" for k in range(11)]), device="cpu"), Image.open(files[0]).convert("RGB")
+
+
+def test_regions_of_interest_are_checked(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 3, codes=["a", "b"])
+    (p / "roi").mkdir()
+    for i in range(3): Image.fromarray(halves(255, 0)).save(p / f"roi/{i}.png")
+    patterns = dict(images="images/*.png", masks="masks/{stem}.png", roi="roi/{stem}.png")
+    report = check_data(p, **patterns)
+    assert kinds(report)["class never trained"].detail == "b" and not report.ok
+    Image.fromarray(halves(255, 0, (16, 16))).save(p / "roi/0.png")
+    assert "another size" in kinds(check_data(p, **patterns))["unreadable mask"].detail
+
+
+def test_a_test_loader_reads_as_in_training(tmp_path):
+    (tmp_path / "m").mkdir()
+    rng, files, masks = np.random.default_rng(0), [], []
+    for i in range(4):
+        files.append(tmp_path / f"{i}.npy")
+        masks.append(tmp_path / f"m/{i}.png")
+        np.save(files[-1], rng.integers(0, 256, (40, 80, 4), dtype=np.uint8))
+        Image.fromarray(halves(0, 1, (40, 80))).save(masks[-1])
+    ds = SegDataset(files, masks, ["a", "b"], channels=[3, 0, 1], size=(32, 48), resize="crop")
+    dls = SegDataLoaders.from_dataset(ds, lambda o: ([0, 1], [2, 3]), crop=32, bs=2, device="cpu")
+    assert torch.equal(dls.test_dl(files[2:]).one_batch()[0], dls.valid.one_batch()[0])
+
+
+def test_a_table_of_colours_and_frames_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGNB_HOME", str(tmp_path / "home"))
+    p = make_set(tmp_path / "d", [(halves(0, 1), [BLACK, RED])] * 2)
+    ds = find_pairs(p, ["a", "b"], colors={BLACK: 0, RED: 1})[0]
+    assert Frames(ds, ways="file")[0][1].unique().tolist() == [0, 1]
+
+
+def test_a_folder_that_is_no_checkpoint_is_left_alone(tmp_path):
+    p = make_set(tmp_path / "cells.training", [halves(0, 1)] * 4, codes=["a", "b"])
+    for flag in ("--overwrite", "--resume"):
+        run = segnb("train", p, "--out", tmp_path / "cells.safetensors", flag)
+        assert run.returncode == 2 and "holds something else" in run.stderr, run.stderr
+    assert len(list((p / "images").iterdir())) == 4
+
+
+def test_patterns_that_are_not_known(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 2, codes=["a", "b"])
+    with pytest.raises(ValueError, match=r"only \* and \*\* are known"): find_pairs(p, images="images/?.png", masks="masks/{stem}.png")

@@ -231,7 +231,7 @@ def hold_a_gpu(pipe):
     "A worker that takes a GPU, says which, and keeps it until it is told to end"
     from segnb.sweep import own_gpu
     try: pipe.send(own_gpu() if own_gpu() == own_gpu() else 'another in the second sweep')
-    except RuntimeError as e: pipe.send(str(e))
+    except OSError as e: pipe.send(str(e))
     pipe.recv()
 
 
@@ -241,6 +241,7 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda k: None)
+    monkeypatch.setattr("segnb.sweep._gpu_id", lambda k: f"GPU-{k}")
     fork, workers = multiprocessing.get_context("fork"), []
     def start():
         here, there = fork.Pipe()
@@ -248,7 +249,7 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path, monkeypatch):
         workers[-1][0].start()
         return here.recv()
     assert [start(), start()] == [0, 1]
-    assert start() == "all 2 GPUs have a worker"
+    assert start() == "all 2 GPUs that this process sees have a worker"
     workers[0][0].kill()
     workers[0][0].join(20)
     assert start() == 0

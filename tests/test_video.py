@@ -139,3 +139,33 @@ def test_without_pyav_the_message_names_the_extra(monkeypatch, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match=r"segnb\[video\]"): next(clip_frames(tmp_path / "a.mp4"))
+
+
+def test_an_upright_clip_of_a_phone(images, monkeypatch, tmp_path):
+    "Stored as landscape, with the angle by which it is to be turned"
+    from segnb.video import clip_frames
+    f = clip(tmp_path / "a.mkv", images[:2])
+    plain = [im for *_, im in clip_frames(f)]
+    class Turned:
+        def __init__(self, frame): self.frame, self.time, self.rotation = frame, frame.time, -90
+        def to_image(self): return self.frame.to_image()
+    import segnb.video
+    opened = segnb.video._opened
+    class Clip:
+        def __init__(self, clip): self.clip = clip
+        def __enter__(self): return self
+        def __exit__(self, *_): self.clip.close()
+        def decode(self, s): return map(Turned, self.clip.decode(s))
+    def turned(fn):
+        c, s = opened(fn)
+        return Clip(c), s
+    monkeypatch.setattr(segnb.video, "_opened", turned)
+    for (*_, im), p in zip(clip_frames(f), plain): assert im.size == p.size[::-1] and im == p.rotate(-90, expand=True)
+
+
+def test_two_clips_of_one_name(images, model_file, tmp_path):
+    for d in ("a", "b"):
+        (tmp_path / d).mkdir()
+        clip(tmp_path / d / "x.mkv", images[:2])
+    run = segnb("predict", model_file, tmp_path / "a/x.mkv", tmp_path / "b/x.mkv", "--out", tmp_path / "out", "--overwrite")
+    assert run.returncode == 2 and "several files are called x" in run.stderr and not list((tmp_path / "out").glob("*"))

@@ -26,7 +26,7 @@ function render({model, el}) {
   function drop(at) { pending.delete(at); try { localStorage.removeItem(prefix+at); } catch {} }
 
   function keep() {
-    if (!now) return;
+    if (!now?.name) return;                                 // it cannot be read
     const safe = store(now.name, {runs: toRuns(canvas.mask), size: [canvas.height, canvas.width], base: now.base, n: ++count});
     says.textContent = safe ? 'saving …' : 'saving … (this browser stores nothing: do not close the page before it is saved)';
     clearTimeout(soon);
@@ -66,8 +66,10 @@ function render({model, el}) {
       const rec = pending.get(message.name);
       if (flying?.at === message.name && flying.n === message.n) { clearTimeout(timer); flying = null; }
       if (message.answer === 'refused') {
-        says.textContent = message.why;
-        if (rec) { rec.stuck = true; if (rec.n === message.n) decide(message.why, rec, message.name); }
+        // a stroke that was sent while the kernel was busy with the one before: it is asked for anew
+        const late = rec && rec.base !== message.asked;
+        if (!late) says.textContent = message.why;
+        if (rec && !late) { rec.stuck = true; if (rec.n === message.n) decide(message.why, rec, message.name); }
       } else {
         if (rec?.n === message.n) drop(message.name); else if (rec) store(message.name, {...rec, base: message.base, over: false});
         if (now?.name === message.name) now.base = message.base;
