@@ -150,3 +150,20 @@ def test_a_mask_that_cannot_be_read_is_not_touched(kernel, folder):
     paint(kernel.page, .5)
     kernel.work()
     assert (folder / "labels/b.png").read_bytes() == b"not a mask"
+
+
+def test_a_busy_kernel_gets_two_strokes(kernel, folder):
+    "The second is sent before it has answered the first, so with what the file was before that"
+    page = kernel.page
+    page.locator(".sgc-view").focus()
+    page.keyboard.press("2")
+    paint(page, .3)
+    page.wait_for_timeout(500)
+    paint(page, .6)
+    page.wait_for_timeout(4500)
+    assert [m["base"] for m in kernel.inbox if "save" in m] == [None, None]
+    kernel.work("saved a.png")
+    kernel.work()
+    assert kept(page) == 0 and page.locator("button:has-text('keep the file')").count() == 0
+    m = mask(folder)
+    assert (m[10:20] == 1).any() and (m[25:35] == 1).any()
