@@ -32,8 +32,10 @@ readme: .venv/installed-dev
 image: demo
 	$(BIN)/python -c "from PIL import Image; Image.open('demo/results.png').convert('RGB').save('nbs/images/demo_results.jpg', quality=88)"
 
+# what fails half-way leaves nothing that passes for an environment
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3,11) and f'Python 3.11 or later is needed, this is {sys.version.split()[0]}: make demo PYTHON=python3.12')"
+	$(PYTHON) -m venv --clear .venv || (rm -rf .venv; exit 1)
 
 .venv/installed: .venv/bin/python $(SPEC)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e .
@@ -44,4 +46,4 @@ image: demo
 	touch $@ .venv/installed
 
 clean:
-	rm -rf .venv _docs _proc demo build *.egg-info
+	rm -rf .venv _docs _nbs _proc demo build *.egg-info

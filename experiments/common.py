@@ -1,5 +1,6 @@
 """What the experiments share: functions run in turn, a training step, memory, tables with their facts"""
-import json, os, shlex, statistics, subprocess, sys, tempfile, time
+import io, json, os, shlex, statistics, subprocess, sys, tempfile, time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pandas as pd, torch, torch.nn as nn
@@ -112,6 +113,25 @@ def is_done(csv, **run):
     "Whether a table has rows of a run, that is, with these values in these columns"
     df = rows_of(csv)
     return len(df) > 0 and all(k in df for k in run) and (df[[*run]] == pd.Series(run)).all(axis=1).any()
+
+
+def arguments(parser, vary=('seeds',)):
+    """The arguments of a script whose table grows.
+
+    Ends it where the table was begun with other settings, as the commands in `<name>.json` say: rows of a short
+    trial are not to pass for results. What is in `vary` may differ, as the rows say which they are of."""
+    args, free = parser.parse_args(), {'out', 'data', 'folder', 'models', *vary}
+    note = Path(args.out).with_suffix('.json')
+    for entry in json.loads(note.read_text())['measured'] if note.exists() else []:
+        words = shlex.split(entry.get('command', ''))
+        script = next((k for k, w in enumerate(words) if w.endswith('.py')), None)
+        if script is None: continue
+        try:
+            with redirect_stderr(io.StringIO()): then = vars(parser.parse_args(words[script+1:]))
+        except SystemExit: continue                             # options of an earlier version
+        other = [f'--{k} {v}' for k, v in then.items() if k not in free and v != getattr(args, k)]
+        if other: parser.error(f"{args.out} was made with {', '.join(other)}: choose another --out")
+    return args
 
 
 _started = time.strftime('%H:%M:%S')

@@ -88,6 +88,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'segnb.calibrate.disagreement': ('calibrate.html#disagreement', 'segnb/calibrate.py'),
                                  'segnb.calibrate.entropy': ('calibrate.html#entropy', 'segnb/calibrate.py'),
                                  'segnb.calibrate.fit_temperature': ('calibrate.html#fit_temperature', 'segnb/calibrate.py'),
+                                 'segnb.calibrate.moved_threshold': ('calibrate.html#moved_threshold', 'segnb/calibrate.py'),
                                  'segnb.calibrate.plot_reliability': ('calibrate.html#plot_reliability', 'segnb/calibrate.py'),
                                  'segnb.calibrate.reliability': ('calibrate.html#reliability', 'segnb/calibrate.py'),
                                  'segnb.calibrate.risk_coverage': ('calibrate.html#risk_coverage', 'segnb/calibrate.py'),

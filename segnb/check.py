@@ -190,8 +190,8 @@ def _image_facts(fn, channels=None, range=None):
             rgb = Image.fromarray(as_image(a))
         else:
             with Image.open(fn) as im:
+                if top := top_level(im, range): f['top'] = top      # first: the others have it decoded
                 f.update(size=im.size, notes=_image_notes(im))
-                if top := top_level(im, range): f['top'] = top
                 a = rgb = read_image(im, range)
         f.update(print=_fingerprint(a), thumb=thumbnail(rgb))
     # decoders fail in many ways; one file must not end the visit
@@ -241,7 +241,8 @@ def _layer_facts(masks, roi=None):
     if many: return dict(error=f'{many[0].name} holds more than 0 and one other value')
     sizes = {f['size'] for f in facts.values()}
     if len(sizes) > 1: return dict(error=f'masks of several sizes: {sorted(sizes)}')
-    counts = {k: f['counts'].get(max(f['counts']), 0) for k,f in facts.items() if max(f['counts'])}
+    there = {k: max(f['counts'], default=0) for k,f in facts.items()}
+    counts = {k: facts[k]['counts'][top] for k,top in there.items() if top}
     return dict(size=sizes.pop(), kind='layers', counts=counts)
 
 def pair_facts(
@@ -284,7 +285,8 @@ def _about_pairs(pairs, facts, colors, range=None):
     top = max((x.get('top', 0) for x,_ in facts), default=0)
     if 0 < top < 2**14 and range is None:
         high = 2**int(top).bit_length()-1
-        details['few of 16 bits'] = f'the highest value is {top}: range=(0, {high}), --range 0 {high}'
+        details['few of 16 bits'] = (f'the highest value is {top}: range=(0, {high}), --range 0 {high} '
+                                     '(colours: as TIFF, and channels=3, --channels 3, too)')
         files['few of 16 bits'] = [img for (img,_),(x,_) in zip(pairs, facts) if 'top' in x]
     return [Finding(k, v, details.get(k, '')) for k,v in files.items()] + _about_palettes(pairs, facts)
 
@@ -418,11 +420,10 @@ def _pairs_of(src):
         raise FileNotFoundError(f"{src.path}: no image with a mask of the same name")
     return list(zip(src.images, src.masks)), src.sides, check_names(src), None
 
-def _rois_of(src, pairs):
+def _rois_of(src):
     "The region of interest of each pair, or None"
     sets = [src.train_ds.ds, src.valid_ds.ds] if hasattr(src, 'train_ds') else [src]
-    rois = [r for s in sets for r in s.rois or ()]
-    return rois or [None]*len(pairs)
+    return [r for s in sets for r in s.rois or [None]*len(s.images)]
 
 def check_data(
     src, # A folder that `find_pairs` knows, `FoundPairs`, a `SegDataset`, or `SegDataLoaders`
@@ -443,7 +444,7 @@ def check_data(
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as ex:
         warnings.simplefilter('ignore', Image.DecompressionBombWarning)         # there is a finding for that
         look = lambda pair, roi: pair_facts(*pair, colors, channels, range, roi)
-        read = ex.map(look, pairs, _rois_of(src, pairs))
+        read = ex.map(look, pairs, _rois_of(src))
         facts = list(progress(read, len(pairs), least=200))
     findings = findings + _about_pairs(pairs, facts, colors, range) + same_images(pairs, facts, sides)
     # nothing can be said about numbers that could not be read

@@ -76,7 +76,7 @@ def free_place(out, overwrite)->Path:
 
 def _free_checkpoints(folder, overwrite, resume):
     "See that the folder for the checkpoints of a training run holds nothing that would be lost"
-    if folder.exists() and not (folder/'last.safetensors').exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder/'last.safetensors').exists() and any(folder.glob('[!.]*')):
         raise FileExistsError(f"{folder}: checkpoints would go there, and it holds something else. Give "
                               "another --out, or move it.")
     if resume and not folder.exists():
@@ -388,8 +388,7 @@ def _parser():
 
 def main(argv=None):
     "The command `segnb`; returns the exit status"
-    # read when torch is imported: threads that wait sleep soon; spinning beside other work makes steps five
-    # times as long (experiments/speed/threads.py), on an idle machine it brings nothing
+    # read when torch is imported: threads that wait sleep soon, as spinning takes cores from other work
     if 'OMP_WAIT_POLICY' not in os.environ: os.environ.setdefault('GOMP_SPINCOUNT', '30000')
     argv = sys.argv[1:] if argv is None else list(argv)
     # a sentence, without the line of code that it comes from

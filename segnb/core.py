@@ -72,7 +72,7 @@ def is_deep(img:Image.Image)->bool:
 
 def is_deep_color(img:Image.Image)->bool:
     "Whether an image that is not decoded yet has 16 bits a colour, of which Pillow reads the upper 8"
-    return not is_deep(img) and any(';16' in str(tile) for tile in getattr(img, 'tile', ()))
+    return not is_deep(img) and any(re.search(';16[BLN]', str(tile)) for tile in getattr(img, 'tile', ()))
 
 def top_level(
     img:Image.Image, range=None, # An image that is not decoded yet; see `to_rgb`
@@ -80,7 +80,7 @@ def top_level(
     "The highest value of an image of 16 bits (of colours: of the upper 8, times 256), 0 for other images"
     if img.mode.startswith('I'): return int(np.asarray(img).max())
     _can_scale(img, range)
-    return 256*max(high for _,high in img.getextrema())+255 if is_deep_color(img) else 0
+    return 256*max(high for _,high in img.getextrema()[:3])+255 if is_deep_color(img) else 0
 
 def _can_scale(img, range):
     if range is not None and is_deep_color(img): raise ValueError(
@@ -416,16 +416,17 @@ class Watcher(Callback):
         elif self.learn is not None: self.taken_off(self.learn)
         self.__dict__['_learn'] = learn
 
+    awake = True
     def __call__(self, event_name):
         # an interrupted range test leaves it off
-        self.run = self.run or event_name == 'before_fit'
+        if event_name == 'before_fit' and not self.awake: self.run = True
         return super().__call__(event_name)
     def put_on(self, learn): pass
     def taken_off(self, learn): pass
     def begin(self): pass
     def before_fit(self):
         # fastai leaves the callback out where this is False, until the next after_fit
-        self.run = is_fitting(self.learn)
+        self.run = self.awake = is_fitting(self.learn)
         if self.run: self.begin()
 
 # %% ../nbs/library/core.ipynb #f75a50d5

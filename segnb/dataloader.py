@@ -239,8 +239,8 @@ def from_dataset(cls:SegDataLoaders,
     if augment is None: augment = SegAugment(ifnone(crop, default_crop(np.median(train.sizes, 0))), **aug)
     share = None if isinstance(balance, bool) else balance
     bs, counts = min(bs, len(train)), train.counts
-    # of classes that overlap, none is the background: images with nothing count as one
-    if ds.overlap: counts = np.c_[~counts.any(1), counts]
+    # of classes that overlap none is the background: about so many pixels have no class
+    if ds.overlap: counts = np.c_[[h*w for h,w in train.sizes]-counts.max(1), counts]
     weights = None if balance is False else image_weights(counts, share)
     train, valid = (SegDataLoader(train, bs, True, augment, device, True, weights, num_workers),
                     SegDataLoader(valid, val_bs or bs, device=device, num_workers=num_workers))

@@ -10,7 +10,7 @@ __all__ = ['grow_box', 'half_level', 'grow', 'group', 'candidates', 'hits', 'fro
 import numpy as np, pandas as pd, torch, torch.nn as nn, torch.nn.functional as F
 from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
-from .core import progress
+from .core import few, progress
 from .model_file import SegModel
 from .pairs import each_once, stem_of
 from .scans import Scan, read_scan, windowed
@@ -178,9 +178,11 @@ def cubes_of(
     size:int=29, mm:float=1.5, # See `cut_out`
 )->np.ndarray: # uint8 (n,size,size,size), in the order of `found`
     "A cube around each finding"
-    by = found.groupby('seriesuid').indices
+    by, scans = found.groupby('seriesuid').indices, each_once(scans)
     out = np.empty((len(found), *[size]*3), dtype=np.uint8)
-    for f in each_once(scans):
+    if lost := set(by)-set(map(stem_of, scans)):
+        raise ValueError(f"findings in {few(sorted(lost), 3)}, and no such scans")
+    for f in scans:
         if not len(i := by.get(stem_of(f), ())): continue
         scan = read_scan(f).oriented()
         at, levels = scan.voxels(found[_mm].to_numpy()[i]), windowed(scan.array, range, f)

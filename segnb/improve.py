@@ -57,20 +57,23 @@ class Mixture:
         new, old, # `Frames` of the corrections, and of the original training set
         share:float=.3, # Of the corrections in what is trained on, above 0; 1: nothing else
         seed:int=0, # For drawing
-        bs:int=1, # Images a batch: there are only whole batches, filled up with originals
+        bs:int=1, # Images a batch, at most: batches are made equal
     ):
         if not 0 < share <= 1: raise ValueError(f"share={share}: it must be above 0, and at most 1")
         self.new, self.old, self.share, self.rng = new, old, share, random.Random(seed)
-        self.bs = min(bs, round(len(new)/share))
+        total = round(len(new)/share)
+        self.batches = math.ceil(total/bs)
+        self.bs = math.ceil(total/self.batches)
         self.ds, self.sizes = old.ds, new.sizes+old.sizes
         self.same_size = len(set(self.sizes)) == 1
-    def __len__(self): return math.ceil(round(len(self.new)/self.share)/self.bs)*self.bs
+    def __len__(self): return self.batches*self.bs
     def rows_on(self, device): return self.old.rows_on(device)
     def __getitem__(self, i): return tuple(o[0] for o in self.batch([i]))
     def batch(self, idxs, device='cpu', pairs=None):
         "As `Frames.batch`; an index beyond the corrections is any image of the original set"
         n, old = len(self.new), self.old
-        got = [(self.new, i) if i < n else (old, self.rng.randrange(len(old))) for i in idxs]
+        mine = lambda i: i < n or self.share == 1
+        got = [(self.new, i % n) if mine(i) else (old, self.rng.randrange(len(old))) for i in idxs]
         xs, ys = zip(*((o[0] for o in frames.batch([i], device)) for frames,i in got))
         return (torch.stack(xs), torch.stack(ys)) if self.same_size else (list(xs), list(ys))
 
@@ -217,9 +220,10 @@ def save_version(
 )->int: # The number of the new version
     "Replace a model file, atomically; old and new version are kept beside it"
     fn, v, kept = Path(fn), model_version(fn), versions(fn)
-    if v not in kept or not filecmp.cmp(fn, _version_file(fn, v), shallow=False):
-        v = v if v not in kept else max(kept)+1                 # another training run wrote this file
-        _put(fn, _version_file(fn, v))
+    same = next((k for k in kept if filecmp.cmp(fn, _version_file(fn, k), shallow=False)), None)
+    # another training run may have written a file with the number of an earlier version
+    v = same or (v if v not in kept else max(kept)+1)
+    if not same: _put(fn, _version_file(fn, v))
     new = max(versions(fn))+1
     model.info = {**model.info, 'version': new, 'parent': v, 'improved': about}
     model.save(_version_file(fn, new))
@@ -252,13 +256,14 @@ def original_data(
     **about # To `open_data`
 )->tuple: # `SegDataset`, frames at the size they had in training; indices for training, and for validation
     "The data that a model was trained on. Raises `ValueError` or `FileNotFoundError` where it is not known."
-    # as its header says, with what was said of the folder then
-    info, given = model.info, {k: v for k,v in about.items() if v is not None}
-    data, about = data or info.get('data'), {**info.get('options', {}), **given}
+    if data is None:                            # as its header says, with what was said of the folder then
+        info, given = model.info, {k: v for k,v in about.items() if v is not None}
+        data, about = info.get('data'), {**info.get('options', {}), **given}
     if data is None: raise ValueError("the model file does not say on which data it was trained: give --data")
     try: found, about = open_data(data, **about)
     except FileNotFoundError as e: raise FileNotFoundError(
-        f"{e}; give --data, the folder that the model was trained on") from None
+        f"{e}; give --data, the folder that the model was trained on, and what was said of it then: "
+        f"{model.info.get('options') or 'nothing'}") from None
     own = model.resize is None and model.scale is not None and set(model.scale) == {1.}
     ds, split = as_dataset(found, size=None if own else model.size, resize=model.resize or 'squish', **about)
     if ds.classes != model.classes: raise ValueError(

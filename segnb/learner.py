@@ -72,7 +72,9 @@ class SegLearner(Learner):
         return Learner.to_fp16(self.to_fp32(), **kwargs)
     def add_cb(self, cb):
         # fastai's reads the loss in each batch, for which a GPU is waited for
-        return Learner.add_cb(self, Progress() if ProgressCallback in (cb, type(cb)) else cb)
+        if cb is ProgressCallback: cb = Progress
+        elif type(cb) is ProgressCallback: cb.__class__ = Progress
+        return Learner.add_cb(self, cb)
     def to_fp32(self):
         "Full precision"
         self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Bfloat16, MixedPrecision))])

@@ -304,7 +304,7 @@ class PairFiles:
     @property
     def reads(self):
         "What decides, beside the files, which bytes are read from them: see `Frames`"
-        colors = self.colors and sorted(color_table(self.colors).items())
+        colors = None if self.colors is None else sorted(color_table(self.colors).items())
         return [type(self).__name__, self.size, self.resize, self.range, self.channels, colors,
                 self.codes.lut, self.classes, self.volume]
     @property

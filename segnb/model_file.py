@@ -243,9 +243,10 @@ def image(self:SegModel,
 
 def _levels(a, range):
     "An array of numbers as bytes, or as floats in 0..1. Raises `ValueError` where it could be either."
-    unit = a.dtype.kind == 'f' and -.01 < a.min() and a.max() < 1.01
+    # what was resized with cubics or sharpened overshoots
+    unit = a.dtype.kind == 'f' and -1 < a.min() and a.max() < 2
     if unit or a.dtype == np.uint8: return a
-    if range is None and a.dtype not in (bool, np.uint16): raise ValueError(
+    if range is None and a.dtype.newbyteorder('=') not in (bool, np.uint16): raise ValueError(
         f"an array of {a.dtype} from {a.min():.4g} to {a.max():.4g}: give bytes (uint8), 16 bits (uint16), "
         "or floats in 0..1")
     return as_levels(a, range)

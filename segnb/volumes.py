@@ -6,6 +6,7 @@
 __all__ = ['surface_distances', 'volume_scores', 'scan_scores']
 
 # %% ../nbs/library/volumes.ipynb #dc41de8b
+from collections import Counter
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -148,12 +149,13 @@ def scan_scores(
     axes=None, bs:int=None, # See `predict_volume`
 )->pd.DataFrame: # A row for each volume and class: see `volume_scores`
     "Scores of each volume of a data set by itself; `groupby('class')` gives mean and spread over volumes"
-    rows, scans = [], dict(zip(ds.images, ds.masks))
-    each_once(scans)
-    for f,label in scans.items():
+    rows, files = [], dict(zip(ds.images, ds.masks))
+    stems = Counter(map(stem_of, files))
+    for f,label in files.items():
         scan = read_scan(f)
         target = ds.codes.encode(read_label(label, scan), label)
         pred, spacing = model.predict_oriented(scan, axes, bs), scan.oriented().spacing
         table = volume_scores(pred, target, spacing, ds.classes)
-        rows.append(table.rename_axis('class').reset_index().assign(scan=stem_of(f)))
+        name = stem_of(f) if stems[stem_of(f)] == 1 else str(f)
+        rows.append(table.rename_axis('class').reset_index().assign(scan=name))
     return pd.concat(rows, ignore_index=True)

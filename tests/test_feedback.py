@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from conftest import segnb
@@ -191,6 +192,7 @@ def test_a_file_that_another_run_wrote_is_kept_too(work):
     write("first"), write("improved", True), write("trained again")
     assert model_version(fn) == 1 and write("improved again", True) == 4 and versions(fn) == [1, 2, 3, 4]
     assert rollback(fn) == 3 and says() == "trained again"
+    assert write("and again", True) == 5 and versions(fn) == [1, 2, 3, 4, 5] and rollback(fn) == 3 and says() == "trained again"
 
 
 def test_whole_batches_hold_every_correction(small_set, fog_set):
@@ -199,8 +201,11 @@ def test_whole_batches_hold_every_correction(small_set, fog_set):
     from segnb.improve import Mixture
     new, old = (Frames(find_pairs(p)[0].subset(range(n))) for p, n in ((fog_set, 4), (small_set, 6)))
     mix = Mixture(new, old, .3, bs=8)
-    assert len(mix) == 16 and mix.bs == 8 and len(Mixture(new, old, 1, bs=8)) == 4
-    assert len(Mixture(new, old, .3)) == 13
+    assert (len(mix), mix.bs) == (14, 7) and len(Mixture(new, old, .3)) == 13
+    alone = Mixture(new, old, 1, bs=3)
+    assert (len(alone), alone.bs) == (4, 2)
+    alone = Mixture(Frames(find_pairs(fog_set)[0].subset(range(5))), old, 1, bs=3)      # filled up with corrections
+    assert (len(alone), alone.bs) == (6, 3) and all(torch.equal(a, b) for a, b in zip(alone[5], alone.new[0]))
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):

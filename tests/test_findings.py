@@ -141,6 +141,12 @@ def test_cubes_have_one_spacing():
         assert abs(cube[4, 4, 4] - 4 * [10, 30.5, 34][axis] * SPACING[axis]) <= 1.5
 
 
+def test_findings_of_scans_that_are_not_given(tmp_path):
+    found = places(0, 1, seriesuid=["a", "b"])
+    with pytest.raises(ValueError, match="findings in a, b"): cubes_of(found, [])
+    assert len(cubes_of(found[:0], [])) == 0
+
+
 def made(n, seed):
     "Cubes with a ball, or a tube along one of the axes, in the middle; and whether it is a ball"
     rng = np.random.default_rng(seed)

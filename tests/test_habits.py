@@ -164,10 +164,15 @@ def test_full_precision(path):
 
 
 def test_the_bar_reads_the_loss_once_a_second(path):
+    from fastai.callback.progress import ProgressCallback
     from segnb.training import Progress
     learn = seg_learner(loaders(path), pretrained=False)
     with learn.no_bar(): pass                       # fastai puts its own back
     assert type(learn.progress) is Progress
+    other = seg_learner(loaders(path), pretrained=False)
+    bars = lambda: len(other.cbs.filter(lambda cb: cb.name == "progress"))
+    with other.added_cbs(ProgressCallback()): assert bars() == 2
+    assert bars() == 1
     reads = []
     class Loss(torch.Tensor):
         def item(self): return reads.append(1) or 0.

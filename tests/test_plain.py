@@ -183,6 +183,14 @@ def test_an_interrupted_range_test_does_not_leave_a_checkpoint_off(learn, tmp_pa
     assert (tmp_path / "c/last.safetensors").exists()
 
 
+def test_a_watcher_that_is_left_out_stays_out(learn, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "c", best="accuracy")
+    learn.add_cb(checkpoint)
+    checkpoint.run = False
+    quiet(learn, lambda: learn.fit(1))
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_table_comes_back_after_an_interrupted_run_with_a_monitor(learn):
     class Interrupt(Callback):
         def after_batch(self): raise KeyboardInterrupt

@@ -563,6 +563,8 @@ def test_colours_of_16_bits(tmp_path):
         make = lambda **kw: SegDataset([tmp_path / "d" / name], [masks], ["a", "b"], **kw)
         with pytest.warns(UserWarning, match="save them as TIFF, and pass channels=3"): Frames(make())
         with pytest.raises(ValueError, match="range= can do nothing"): make(range=(0, 4095))[0]
+        report = check_data(SegDataset([tmp_path / "d" / name], [masks], ["a", "b"]))
+        assert "the highest value is 4095" in kinds(report)["few of 16 bits"].detail
     with pytest.raises(ValueError, match="0.png.*save it as TIFF"): make(channels=3, range=(0, 4095))[0]
     x, _ = SegDataset([tmp_path / "d/0.tiff"], [masks], ["a", "b"], channels=3, range=(0, 4095))[0]
     assert np.allclose(np.asarray(x), a.transpose(2, 0, 1) / 4095, atol=1e-3)
@@ -601,6 +603,7 @@ def test_arrays_of_other_types(small_model):
     same = model.predict(a)
     for b in (a / 255, (a / 255).astype(np.float32), a.astype(np.uint16) * 257):
         assert (model.predict(b) == same).mean() > .99
+    assert (model.predict(a/255*1.1-.05) == model.predict((a/255*1.1-.05).clip(0, 1))).mean() > .99
     for b in (a.astype(np.int64), a.astype(np.float32)):
         with pytest.raises(ValueError, match="give bytes"): model.predict(b)
     model.range = (0, 4095)

@@ -13,7 +13,7 @@ import argparse, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from on_streets import ENCODER, class_columns, streets_learner, train
 from segnb.dataloader import SegDataLoaders
 from segnb.dataset import find_pairs
@@ -52,7 +52,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3])
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.out, args.seeds)
     df = rows_of(args.out)
     print(spread(df, 'augmentation', 'mean_iou').round(4).to_string())

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from on_streets import ENCODER, class_columns, streets_learner, train
 from segnb.dataloader import SegDataLoaders
 from segnb.streets import streets
@@ -58,7 +58,7 @@ if __name__ == '__main__':
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3])
     p.add_argument('--epochs', type=int, default=12)
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.out, args.seeds, args.epochs)
     df = rows_of(args.out)
     for s in ('mean_iou', 'pixel_acc'): print(s, spread(df, 'masks', s).round(4).to_string(), sep='\n')

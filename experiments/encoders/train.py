@@ -93,6 +93,8 @@ def table(study):
 def measure(spec, out, root, workers=None):
     "Train every encoder on every data set: a row for each training run"
     store, before = Path(out).with_suffix('.db'), len(pd.read_csv(out)) if Path(out).exists() else 0
+    if before and not store.exists(): raise SystemExit(
+        f"{out} is there, and {store}, which knows of its runs, is not: choose another --out")
     for data in spec['parameters']['data']['values']: path_of(data, root)
     ctx = multiprocessing.get_context('spawn')
     open_sweep(spec, store)

@@ -112,7 +112,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--models', required=True, help='a folder for the networks')
     p.add_argument('--epochs', type=int, default=20)
-    p.add_argument('--lr', type=float, default=1e-2)
+    p.add_argument('--lr', type=float, default=3e-2)
     p.add_argument('--out', required=True, help='a CSV file')
     args = p.parse_args()
     df = measure(args.models, args.epochs, args.lr)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, is_done, rows_of
+from common import add_rows, arguments, is_done, rows_of
 from segnb.calibrate import entropy
 from segnb.dataset import SegDataset, find_pairs
 from segnb.frames import Frames
@@ -95,7 +95,7 @@ if __name__ == '__main__':
     p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='streets, order and crops')
     p.add_argument('--rates', type=float, nargs='+', help='learning rates to try instead')
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
-    args = p.parse_args()
+    args = arguments(p)
     torch.set_num_threads(1)
     learn, judges, out = course_learner(), tests(), Path(args.out)
     base = at_its_scale(learn)

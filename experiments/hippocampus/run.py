@@ -44,7 +44,7 @@ def measure(a):
         for fold in a.only or range(a.folds):
             run = dict(data=Path(a.data).name, model=a.model, opt='Adam', lr=a.lr, epochs=a.epochs, seed=a.seed,
                        fold=fold, k=k, frozen=a.frozen,
-                       axes='+'.join(map(str, a.axes))+' ', size='x'.join(map(str, a.size)))
+                       axes='axes '+'+'.join(map(str, a.axes)), size='x'.join(map(str, a.size)))
             if is_done(a.out, **run): continue
             start, cpu = time.time(), time.process_time()
             learn = train(ds, a, fold)

@@ -3,7 +3,7 @@
     python experiments/learning_rates/factors.py --out experiments/learning_rates/factors.csv
 
 For each seed: a range test, then runs of 6 epochs of one cycle at a tenth, a third, once, three and ten
-times the suggestion, and at the constant 0.01, all from the same weights, with the same images and crops in
+times the learning rate at which four fifths of the fall of its loss are done, and at the constant 0.01, all from the same weights, with the same images and crops in
 the same order.
 
 Criterion, fixed beforehand: mean IoU on the validation images, and the difference to the run at the
@@ -17,7 +17,8 @@ import argparse, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
+from constants import four_fifths
 from on_streets import ENCODER, restart, streets_learner, streets_loaders, train
 
 factors = {'1/10': .1, '1/3': 1/3, '1': 1., '3': 3., '10': 10.}
@@ -31,10 +32,11 @@ def measure(out, seeds, epochs=6):
         learn = streets_learner(dls, seed)
         about = dict(data='streets', model=ENCODER, opt='adam', seed=seed)
         with learn.no_bar(): curve = learn.lr_find()            # leaves the learner as it was
+        suggestion = four_fifths(curve)
         if not is_done(file('curve'), **about):
             add_rows([dict(about, lr=x, loss=y) for x, y in zip(curve.lrs, curve.losses)], file('curve'))
         state = {k: v.detach().clone() for k, v in learn.model.state_dict().items()}
-        for name, lr in {**{n: f*curve.lr for n, f in factors.items()}, 'constant': .01}.items():
+        for name, lr in {**{n: f*suggestion for n, f in factors.items()}, 'constant': .01}.items():
             run = dict(about, epochs=epochs, times=name)
             if is_done(out, **run): continue
             learn.model.load_state_dict(state)
@@ -44,7 +46,7 @@ def measure(out, seeds, epochs=6):
             add_rows([dict(run, lr=lr, **r) for r in rows], file('epochs'))
             last = rows[-1] if len(rows) == epochs else {}
             scores = {k: last.get(k) for k in ('mean_iou', 'pixel_acc', 'train_loss', 'valid_loss')}
-            add_rows([dict(run, lr=lr, suggestion=curve.lr, **curve.suggestions, **scores)], out)
+            add_rows([dict(run, lr=lr, suggestion=suggestion, **curve.suggestions, **scores)], out)
             print(f"seed {seed}, {name} times, lr {lr:.2g}: {scores}", flush=True)
 
 
@@ -53,7 +55,7 @@ if __name__ == '__main__':
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3])
     p.add_argument('--epochs', type=int, default=6)
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.out, args.seeds, args.epochs)
     df = rows_of(args.out)
     df['times'] = df.times.astype(str)

@@ -13,7 +13,7 @@ import argparse, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from on_streets import ENCODER, class_columns, streets_learner, streets_loaders, train
 from segnb.dataset import pixel_counts
 from segnb.loss import SegLoss, class_weights
@@ -52,7 +52,7 @@ if __name__ == '__main__':
     p.add_argument('--epochs', type=int, default=12)
     p.add_argument('--lr', type=float, default=1e-2)
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.out, args.seeds, args.epochs, args.lr)
     df = rows_of(args.out)
     scores = ['mean_iou', 'pixel_acc', 'mean_acc']

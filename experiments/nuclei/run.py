@@ -35,7 +35,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from segnb.core import VOID
 from segnb.dataloader import SegDataLoaders
 from segnb.dataset import SegDataset
@@ -185,7 +185,7 @@ if __name__ == '__main__':
     p.add_argument('--n', type=int, nargs=3, default=[96,20,60],
                    help='images for training, for choosing parameters, and for the test')
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.folder, args.out, args.seeds, args.epochs, args.crop, *args.n)
     df = rows_of(args.out)
     for s in ('F1', 'count_error', 'pairs', 'lone', 'clusters'):

@@ -22,7 +22,7 @@ import argparse, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from on_streets import ENCODER, streets_learner, streets_loaders, train
 
 schedules = {'one cycle': lambda learn, n, lr, cbs: learn.fit_one_cycle(n, lr, cbs=cbs),
@@ -80,7 +80,7 @@ if __name__ == '__main__':
     p.add_argument('--seeds', type=int, nargs='+', default=[1,2,3,4,5], help='of the comparison')
     p.add_argument('--models', help="a folder for the one cycles' networks: members of ensembles/streets.py")
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p, vary=('seeds','lengths','schedules'))
     measure(args.out, args.lengths, args.seeds, args.schedules, args.models)
     df = rows_of(args.out)
     df = df[df.part == 'comparison']

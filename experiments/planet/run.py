@@ -31,7 +31,7 @@ from fastai.torch_core import set_seed
 from PIL import Image
 from sklearn.metrics import fbeta_score
 
-from common import LastMap, add_rows, differences, is_done, rows_of, spread
+from common import LastMap, add_rows, arguments, differences, is_done, rows_of, spread
 from segnb.encoders import encoder, input_stats
 from segnb.lr_finder import lr_find
 from segnb.one_cycle import fit_one_cycle
@@ -159,8 +159,9 @@ def measure(folder, out, seeds, epochs, models):
             learn.dls = tiles.dls(128, tfms, seed)
             seconds += train(learn, 1, 1, .5)
             p, valid_y = probabilities(learn)
-            add_rows(of_labels(p, valid_y, tiles.vocab, dict(seed=seed)), beside('labels'))
-            add_rows(of_tiles(p, valid_y, dict(seed=seed)), beside('tiles'))
+            for what, rows in dict(labels=of_labels(p, valid_y, tiles.vocab, dict(seed=seed)),
+                                   tiles=of_tiles(p, valid_y, dict(seed=seed))).items():
+                if not is_done(beside(what), seed=seed): add_rows(rows, beside(what))
             add(last, p, valid_y, seconds)
         if 'turns 128' not in models or is_done(out, model='turns 128', seed=seed): continue
         learn = learner(tiles.dls(128, AUGMENT['turns'], seed), seed)
@@ -176,7 +177,7 @@ if __name__ == '__main__':
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
     names = [*(f'{a} 64' for a in AUGMENT), 'turns 128']
     p.add_argument('--models', nargs='+', default=names, choices=names, help='of `turns 64` its larger tiles are a part')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.folder, args.out, args.seeds, args.epochs, args.models)
     df = rows_of(args.out)
     for s in ('f2_other', 'f2_same', 'f2_fixed', 'seconds'): print(s, spread(df, 'model', s).round(3), sep='\n')

@@ -24,7 +24,7 @@ from fastai.vision.all import (ColSplitter, ConvLayer, DataBlock, Flatten, Image
     Normalize, PILImage, PointBlock, TransformBlock, add_head, aug_transforms, default_split, params)
 from fastai.torch_core import set_seed
 
-from common import LastMap, add_rows, differences, is_done, rows_of, spread
+from common import LastMap, add_rows, arguments, differences, is_done, rows_of, spread
 from segnb.encoders import encoder, input_stats
 from segnb.one_cycle import fit_one_cycle
 from segnb.samples import aimed_streets
@@ -150,7 +150,7 @@ if __name__ == '__main__':
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
     names = ['pooled', 'coordinates', 'coordinates that stay', 'heat map']
     p.add_argument('--models', nargs='+', default=names, choices=names)
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.out, args.seeds, args.epochs, args.n, args.models)
     df = rows_of(args.out)
     for s in ('mean', 'median', 'within_5', 'seconds'): print(s, spread(df, 'model', s).round(3), sep='\n')

@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from fastai.torch_core import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import own_split, record
+from common import arguments, own_split, record
 from segnb.dataloader import SegDataLoaders, default_crop
 from segnb.dataset import pixel_counts
 from segnb.learner import seg_learner
@@ -85,6 +85,6 @@ if __name__ == '__main__':
     p.add_argument('--epochs', type=int, default=20, help='of each recipe')
     p.add_argument('--seed', type=int, default=1, help='the same for all')
     p.add_argument('--out', required=True, help='a CSV file, to which recipes are added')
-    args = p.parse_args()
+    args = arguments(p, vary=('recipes',))
     df = measure(data_path(args.data), args.out, args.recipes, args.epochs, args.seed, args.size)
     print(df.pivot(index='class', columns='recipe', values='IoU').round(3).to_string())

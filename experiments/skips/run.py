@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from on_streets import ENCODER, class_columns, streets_learner, streets_loaders, train
 from segnb.core import VOID, autocast
 from segnb.interpret import boundary_distance
@@ -76,7 +76,7 @@ if __name__ == '__main__':
     p.add_argument('--epochs', type=int, default=12)
     p.add_argument('--lr', type=float, default=1e-2)
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.out, args.seeds, args.epochs, args.lr)
     df = rows_of(args.out)
     scores = ['mean_iou', 'pixel_acc', 'boundary_acc', 'inner_acc']

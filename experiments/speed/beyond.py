@@ -145,5 +145,9 @@ if __name__ == '__main__':
             n = n and min(n, args.images)
             rows.append(run_row(path, Path(args.work)/'home', name, way, size, n, args))
             df = pd.DataFrame(rows).set_index('way')
-            if args.out: record(df, args.out)
+            if not args.out: continue
+            if Path(args.out).exists():                         # rows that are not measured now stay
+                old = pd.read_csv(args.out, index_col='way')
+                df = pd.concat([old.drop(index=df.index, errors='ignore'), df])
+            record(df, args.out, more=True)
         show(df, 2)

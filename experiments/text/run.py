@@ -28,7 +28,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 
-from common import add_rows, differences, is_done, rows_of, spread
+from common import add_rows, arguments, differences, is_done, rows_of, spread
 from segnb.lr_finder import lr_find
 from segnb.one_cycle import fit_one_cycle
 
@@ -86,7 +86,7 @@ def language_model(texts, seed, vocab, epochs, out):
     rows = [dict(seed=seed, epoch=0, model='unigram', loss=float(alone))]
     rows += [dict(seed=seed, epoch=i+1, model='AWD-LSTM', loss=float(v[1]), train_loss=float(v[0]), found=found)
              for i,v in enumerate(learn.recorder.values)]
-    add_rows(rows, out)
+    if not is_done(out, seed=seed): add_rows(rows, out)
     return learn.model[0].state_dict(), seconds
 
 
@@ -151,7 +151,7 @@ if __name__ == '__main__':
     p.add_argument('--lm-epochs', type=int, default=6)
     p.add_argument('--most', type=int, default=200, help='tokens of a text that are read')
     p.add_argument('--out', type=Path, required=True, help='a CSV file, to which runs are added')
-    args = p.parse_args()
+    args = arguments(p)
     measure(args.folder, args.out, args.seeds, args.epochs, args.lm_epochs, args.most)
     df = rows_of(args.out)
     print(spread(df, 'model', 'accuracy').round(3), spread(df, 'model', 'seconds').round(0), sep='\n')
