@@ -16,13 +16,16 @@ import numpy as np, pandas as pd
 from PIL import Image
 from .core import as_levels, few, is_deep, opened, progress, read_channels, read_image, top_level
 from .dataset import SegDataset
-from .masks import Codes, ColorsError, codes_for, color_table, read_mask, rgb_of, void_names
+from .masks import (Codes, ColorsError, codes_and_colors, codes_for, color_table, read_mask, rgb_of,
+                         two_meanings, void_names)
 from .draw import as_image
 from .pairs import FoundPairs, is_scan, stem_of
 from .scans import read_label, read_scan
 
 # %% ../nbs/library/check.ipynb #e232dc04
 _stop = {
+    '255 means two things': ('some masks hold 0 and 1, others 0 and 255: in one kind the class is void',
+                             'save all masks alike'),
     'no mask': ('the image cannot be used', 'add the mask, or move the image away'),
     'unreadable image': ('training ends when it is read', 'get the file again, or move the pair away'),
     'unreadable mask': ('training ends when it is read', 'get the file again, or move the pair away'),
@@ -60,6 +63,9 @@ _warn = {
     'several frames': ('only the first is used', 'save each frame that matters as an image of its own'),
     'kinds of masks differ': ('numbers may mean different things in them',
                               'look at one of each kind; save all alike'),
+    'a number along boundaries': ('where masks were resized with smoothing, it stands for nothing',
+                                  'nothing, if it is a class for borders; else make the mask again, and '
+                                  'resize by the nearest pixel only'),
     'names nearly equal': ('which is which depends on the file system', 'rename one of them'),
     'mask without image': ('it is not used', 'add the image, or move the mask away'),
     'a fourth channel': ('it varies, and is dropped as transparency is',
@@ -215,7 +221,9 @@ def _mask_facts(fn, colors, roi=None):
             f = dict(size=im.size, kind=im.mode, jpeg=im.format == 'JPEG')
             a, f['palette'] = read_mask(im, colors)
         values, counts = np.unique(_inside(a, roi), return_counts=True)
-        return dict(f, counts=dict(zip(values.tolist(), counts.tolist())), interpolated=in_between(a) > .2)
+        mixed = in_between(a) > .2
+        return dict(f, counts=dict(zip(values.tolist(), counts.tolist())),
+                    interpolated=mixed and len(values) > 3, border=mixed and len(values) == 3)
     except ColorsError as e: return dict(f, colours=e.colors)
     except Exception as e: return dict(error=str(e) or type(e).__name__)
 
@@ -279,6 +287,7 @@ def _about_pairs(pairs, facts, colors, range=None):
         if 'colours' in y: note('mask in colours', mask)
         if y.get('jpeg'): note('JPEG mask', mask)
         if y.get('interpolated'): note('interpolated mask', mask)
+        if y.get('border'): note('a number along boundaries', mask)
         a, b = ('x'.join(map(str, f.get('size', ()))) for f in (x, y))
         if 'error' not in x and 'error' not in y and a != b: note('sizes differ', img, f'{a} and mask {b}')
     if 'mask in colours' in files: details['mask in colours'] = _colors_in_words(facts, colors)
@@ -312,7 +321,9 @@ def _about_masks(pairs, facts, codes):
         labelled = set(y['counts']) - set(codes.void_values)
         if not labelled: void.append(mask)
         elif len(labelled) == 1: single.append(mask)
-    out = [Finding('only void', void)]*bool(void) + [Finding('one class only', single)]*bool(single)
+    odd = two_meanings([set(y.get('counts', ())) for _,y in facts])
+    two = [Finding('255 means two things', [pairs[i][1] for i in odd])]*bool(odd)
+    out = two + [Finding('only void', void)]*bool(void) + [Finding('one class only', single)]*bool(single)
     if unknown:
         files = sorted(set(sum(unknown.values(), [])))
         out.append(Finding('unknown values', files, f'[{few(sorted(unknown), 8)}]'))
@@ -414,6 +425,7 @@ def _pairs_of(src):
         sides = ['train']*len(sets[0]) + ['val']*len(sets[1])
         return pairs, sides, clips_on_both_sides(pairs, sides), sets[0]
     if isinstance(src, SegDataset):
+        if src.masks is None: raise ValueError("these images have no masks: there is nothing to check")
         pairs = list(zip(src.images, src.masks))
         return pairs, ['all']*len(pairs), [], src
     if not src.images and not src.lone:
@@ -437,6 +449,7 @@ def check_data(
 )->Report:
     "Read every pair of a data set and report what is wrong. Raises `FileNotFoundError` without any pair."
     if kwargs or isinstance(src, (str, Path)): src = FoundPairs(src, **kwargs)
+    codes, colors = codes_and_colors(codes, colors)
     pairs, sides, findings, ds = _pairs_of(src)
     if ds is not None:
         codes, colors, channels, range = codes or ds.codes, colors or ds.colors, ds.channels, ds.range

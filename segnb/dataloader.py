@@ -233,6 +233,8 @@ def from_dataset(cls:SegDataLoaders,
     "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
     aug, device = _checked(aug, ds, bs, val_bs), device or default_device()
     split = split or getattr(ds, 'split', None) or RandomSplitter(.2, seed=42)
+    if not callable(split): raise TypeError(
+        f"split={split!r}: a function of the images, such as ListSplitter('valid.txt') or RandomSplitter(.2)")
     idxs = two_sides_of(split(ds.images), ds)
     train, valid = (Frames(ds.subset(o), memory_gb, frames) for o in idxs)
     warn_of_missing(train)
@@ -283,6 +285,7 @@ def from_label_func(cls:SegDataLoaders,
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a list of files and a function that finds the mask of each"
+    fnames = list(fnames)
     masks = existing([label_func(o) for o in fnames], fnames, 'label_func')
     ds = SegDataset(fnames, masks, codes, colors, size, void, range, channels=channels)
     return cls.from_dataset(ds, split or RandomSplitter(valid_pct, seed=seed), path=path, **kwargs)
@@ -304,6 +307,9 @@ def from_df(cls:SegDataLoaders,
         if c is not None and c not in df:
             raise ValueError(f"the table has no column {c!r}; its columns are "
                              f"{', '.join(map(str, df.columns))}")
+    for c in (image_col, mask_col):
+        if (lost := df[c].isna() | (df[c] == '')).any():
+            raise ValueError(f"column {c!r} is empty in row {lost.idxmax()} ({lost.sum()} in all)")
     images, masks = ([Path(path)/o for o in df[c]] for c in (image_col, mask_col))
     if valid_col is not None: kwargs['split'] = IndexSplitter(true_rows(df[valid_col]))
     masks = existing(masks, images, f'column {mask_col!r}')

@@ -14,7 +14,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.torch_core import TensorImage, TensorMask
 from .draw import as_image, colorize, legend_handles, overlay
-from .masks import Codes, PairFiles, camvid_codes, codes_for, mask_numbers, void_names
+from .core import read_lines
+from .masks import Codes, PairFiles, camvid_codes, codes_and_colors, codes_for, mask_numbers, void_names
 from .pairs import FoundPairs, is_scan, stem_of, two_sides
 
 # %% ../nbs/01_dataset.ipynb #fb98ccb0
@@ -69,6 +70,7 @@ def as_dataset(
                          "add the masks or move the images away.")
     if not images: raise FileNotFoundError(
         f"{found.path}: no images in {found.parts[0][1]}" + found.scans*", but scans: see find_volumes")
+    codes, colors = codes_and_colors(codes, colors)
     codes = codes_for(found, codes, colors, void, values)
     ds = SegDataset(images, masks, codes, colors, size, void, range, rois, resize, channels)
     return ds, found.splitter()
@@ -99,7 +101,7 @@ def ListSplitter(
 ):
     """Split by a list of validation names.
     Raises `ValueError` when names are listed that are not there, or nothing is left."""
-    if isinstance(names, (str, Path)): names = Path(names).read_text(encoding='utf-8').splitlines()
+    if isinstance(names, (str, Path)): names = read_lines(names)
     wanted = {n.strip() for n in names if n.strip()}
     def _inner(files):
         own = [{n, Path(n).stem, stem_of(Path(n))} for n in _names(files)]

@@ -424,8 +424,10 @@ def true_rows(col):
     counts as true."""
     strange = [v for v in col.unique().tolist() if v not in (0, 1)]
     if strange:
+        valid = next((v for v in strange if str(v).lower().startswith('val')), None)
+        hint = '' if valid is None else f" df[{col.name!r}] == {valid!r} is such a column."
         raise ValueError(f"column {col.name!r} holds {strange[:3]}: it must be true for validation rows and "
-                         f"false for the others. df[{col.name!r}] == {strange[0]!r} is such a column.")
+                         f"false for the others.{hint}")
     return np.flatnonzero(col.astype(bool))
 
 # %% ../nbs/library/frames.ipynb #c8607cdc

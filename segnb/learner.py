@@ -22,7 +22,7 @@ from .draw import plot_results, shown
 from .fuse import fuse
 from .loss import SegLoss, class_weights
 from .metrics import ConfusionMatrix, seg_metrics
-from .model_file import SegModel
+from .model_file import SegModel, check_outputs
 from .overlap import OverlapMatrix, SigmoidLoss
 from .processes import Processes
 from .training import (Bfloat16, FiniteLoss, MeanLoss, Progress, SmoothLoss, memory_error, one_process,
@@ -144,6 +144,7 @@ def seg_learner(
     c = getattr(dls.train_ds, 'c', 3)                       # channels
     model = EncoderUNet(n, arch, c, pretrained) if isinstance(arch, str) else arch
     if isinstance(arch, str) and model.encoder.pretrained: model.freeze_stages(frozen_stages)
+    if loss_func is None: check_outputs(model, n, c)
     if loss_func is None: loss_func = SigmoidLoss() if _overlap(dls) else \
                                       SegLoss(weight=class_weights(_counts(dls)))
     if metrics is None: metrics = seg_metrics('pixel_acc', 'mean_iou', cm=_matrix(dls))

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['void_names', 'camvid_codes', 'cityscapes_codes', 'color_table', 'ColorsError', 'rgb_of', 'read_mask', 'count_colors',
-           'mask_numbers', 'Codes', 'fit_values', 'found_numbers', 'guess_codes', 'codes_for', 'PairFiles']
+           'mask_numbers', 'Codes', 'as_colors', 'codes_and_colors', 'fit_values', 'found_numbers', 'two_meanings',
+           'guess_codes', 'codes_for', 'PairFiles']
 
 # %% ../nbs/library/masks.ipynb #f9422fb4
-import copy, os, re, warnings
+import copy, json, os, re, warnings
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor, UnidentifiedImageError
 from fastcore.basics import NS, patch
 from fastcore.foundation import L
 from .core import (VOID, as_levels, few, image_size, is_deep, opened, pair_of, progress, read_channels,
-                        resized_image, resized_mask, to_rgb, top_level)
+                        oddities, range_of, read_array, read_lines, resized_image, resized_mask, to_rgb,
+                        top_level)
 from .pairs import FoundPairs, is_scan
 
 # %% ../nbs/library/masks.ipynb #ae5ade78
@@ -58,17 +60,38 @@ def read_mask(
     fn, colors=None, # Path of a mask, or an open `PIL.Image`; for masks coded in colours: see `color_table`
 )->tuple: # Integers (H,W) as in the file, and `{index: (r,g,b)}` of a palette that was not looked up
     "The numbers in a mask: the index of a palette image, the value of a grey one, the code of a colour"
+    if colors is None and (a := _numbers(fn)) is not None: return a, {}
     with opened(fn, 'a mask') as im:
+        name = getattr(im, 'filename', '') or 'the mask'
+        if getattr(im, 'n_frames', 1) > 1: raise ValueError(
+            f"{name}: holds {im.n_frames} pages; there must be one mask for each image. For classes that "
+            "overlap, save each page as a file, with {class} in the pattern of the masks")
         if colors is not None:                              # whatever the file is, its colours count
             if is_deep(im):
-                raise ValueError(f"{fn}: a 16-bit mask holds numbers, not colours. Leave out `colors=`.")
-            return _from_colors(np.asarray(im.convert('RGB')), color_table(colors), fn), {}
+                raise ValueError(f"{name}: a 16-bit mask holds numbers, not colours. Leave out `colors=`.")
+            return _from_colors(np.asarray(im.convert('RGB')), color_table(as_colors(colors)[0]), name), {}
         a = np.asarray(im)
         if a.dtype == bool: a = a.astype(np.uint8)
         if a.ndim == 2: return a, _palette_of(im, a) if im.mode == 'P' else {}
+        flat = lambda c: (a[...,c] == a[0,0,c]).all()
+        if a.shape[2] in (2, 4) and all(map(flat, range(a.shape[2]-1))) and not flat(-1): raise ValueError(
+            f"{name}: one colour everywhere, and the transparency differs: save that as the mask, in grey")
         if a.shape[2] == 2 or (a[...,:1] == a[...,1:3]).all(): return a[...,0], {}
-        raise ColorsError(a, f"{fn}: a mask in colours (mode {im.mode}): {few(count_colors(a), 8)}. Pass "
+        raise ColorsError(a, f"{name}: a mask in colours (mode {im.mode}): {few(count_colors(a), 8)}. Pass "
                              "`colors=`, the colour of each code, to read it.")
+
+def _numbers(fn):
+    "The numbers of a `.npy` file, or of a TIFF that Pillow does not know; None for others"
+    suffix = '' if isinstance(fn, Image.Image) else Path(fn).suffix.lower()
+    if suffix in ('.tif', '.tiff'):
+        try:
+            with Image.open(fn): return
+        except (UnidentifiedImageError, OSError): pass
+    elif suffix != '.npy': return
+    a = np.squeeze(read_array(fn))
+    if a.ndim != 2: raise ValueError(
+        f"{fn}: an array of shape {a.shape} is no mask: it needs height and width")
+    return a.astype(np.uint8) if a.dtype == bool else a
 
 def count_colors(
     a, # uint8 (H,W,3 or 4)
@@ -96,10 +119,14 @@ void_names = ('Void','Unlabelled','Unlabeled')
 # %% ../nbs/library/masks.ipynb #963e2d53
 def _read_codes(fn):
     "The lines of a `codes.txt`. Raises `ValueError` where they are not names."
-    lines = Path(fn).read_text(encoding='utf-8').splitlines()
+    lines = read_lines(fn)
     named = [l.strip() for l in lines if l.strip()]
-    if len(named) == 1 and re.search(r'[,;\t]', named[0]):
-        raise ValueError(f"{fn}: several names on one line ({named[0][:60]}); each line holds one name")
+    if not named: raise ValueError(f"{fn}: no name in it; a name on each line, in the order of the numbers")
+    if all(re.search(r'[,;\t]', l) for l in named): raise ValueError(
+        f"{fn}: several names on one line, or more than names ({named[0][:60]}); each line holds one name. "
+        "Colours go with colors= (--colors)")
+    if odd := [l for l in named if l.startswith('#')]: raise ValueError(
+        f"{fn}: {odd[0][:60]!r} would be a name; take comments out")
     if named and all(re.match(r'\d+\W+\S', l) for l in named): raise ValueError(
         f"{fn}: the lines begin with numbers ({named[0]!r}), which would become part of the names. A line "
         "holds a name alone; its place is the number, from 0. For other numbers pass codes= and values=.")
@@ -115,6 +142,10 @@ class Codes:
         if codes is None: raise ValueError(
             "codes=None: say what the numbers in the masks stand for, a list of names or a codes.txt")
         if isinstance(codes, (str, Path)): codes = _read_codes(codes)
+        if isinstance(codes, (int, set)) or isinstance(codes, dict) and values is not None: raise ValueError(
+            f"codes={codes!r}: give the names as a list, in the order of the numbers; or a dict of names and "
+            "numbers")
+        if isinstance(codes, dict): codes, values = list(codes), list(codes.values())
         self.codes = [str(c).strip() for c in codes]
         while self.codes and not self.codes[-1]: self.codes.pop()        # a file may end in empty lines
         self.values = list(range(len(self.codes))) if values is None else [int(v) for v in values]
@@ -153,6 +184,45 @@ class Codes:
             (n < 1, f"codes {codes} leave no class beside void {self.void_values}"),
             (n > _BAD, f"{n} classes; at most {_BAD} fit beside void")):
             if wrong: raise ValueError(why)
+
+# %% ../nbs/library/masks.ipynb #a5c0101f
+def as_colors(
+    # `[[r,g,b], …]` in the order of the codes, `{"name": [r,g,b] or "#rrggbb"}`, JSON of it, or a file of
+    # that; or `{(r,g,b): number}`, which stays as it is
+    colors,
+)->tuple: # List of `(r,g,b)`, and the names or None
+    "Colours of classes from what people write. Raises `ValueError` when it is something else."
+    if colors is None or isinstance(colors, dict) and all(isinstance(k, tuple) for k in colors):
+        return colors, None
+    found = colors
+    if isinstance(colors, (str, Path)) and not str(colors).lstrip().startswith(('[','{')):
+        if Path(colors).is_file(): colors = found = '\n'.join(read_lines(colors))
+        elif Path(colors).suffix: raise FileNotFoundError(f"colors: {str(colors)[:60]!r}: no such file")
+    try:
+        if isinstance(colors, str): found = json.loads(colors)
+        # as labelling programs write it
+        if isinstance(found, dict) and isinstance(found.get('classes'), list):
+            found = {c['title']: c['color'] for c in found['classes']}
+        names, colors = (list(found), found.values()) if isinstance(found, dict) else (None, found)
+        colors = [ImageColor.getrgb(c) if isinstance(c, str) else tuple(map(int, c)) for c in colors]
+        if any(len(c) != 3 or not all(0 <= v <= 255 for v in c) for c in colors): raise ValueError
+    except (ValueError, TypeError, KeyError): raise ValueError(
+        f"colors: {str(found)[:60]!r} is not a list of [r,g,b], nor names with [r,g,b] or "
+        '"#rrggbb"') from None
+    if len(set(colors)) < len(colors): raise ValueError("colors: two classes have the same colour")
+    return colors, names
+
+def codes_and_colors(
+    codes, colors, # See `Codes`, and `as_colors`
+)->tuple: # The same; colours in the order of the codes
+    "Names in the colours are the codes where there are no others. Raises `ValueError` where they differ."
+    colors, names = as_colors(colors)
+    if names is None: return codes, colors
+    if codes is None: return names, colors
+    own = codes.codes if isinstance(codes, Codes) else Codes(codes).codes
+    if set(own) != set(names): raise ValueError(
+        f"the colours are of {few(names, 8)}, and the codes are {few(own, 8)}: give them the same names")
+    return codes, [dict(zip(names, colors))[c] for c in own]
 
 # %% ../nbs/library/masks.ipynb #1569a67d
 def _whole(a, fn):
@@ -206,9 +276,20 @@ def found_numbers(
     masks, colors=None, # Paths, and see `read_mask`
 )->set:
     "The numbers that occur in masks"
-    look = lambda fn: np.unique(mask_numbers(fn, colors)).tolist()
+    look = lambda fn: set(np.unique(mask_numbers(fn, colors)).tolist())
     with ThreadPoolExecutor(os.cpu_count()) as ex:
-        return set().union(*progress(ex.map(look, masks), len(masks), least=400))
+        found = list(progress(ex.map(look, masks), len(masks), least=400))
+    if odd := two_meanings(found): warnings.warn(
+        f"{masks[odd[0]]} holds 0 and 255, and others 0 and 1: 255 would be void there. Save all masks alike")
+    return set().union(*found)
+
+def two_meanings(
+    found, # Sets of numbers, one for each mask
+)->list: # Indices of those with 0 and 255
+    "Masks in which 255 may stand for what 1 stands for in others; none where one mask has both"
+    ones = any(1 in f and f <= {0, 1} for f in found)
+    tops = [i for i,f in enumerate(found) if VOID in f and f <= {0, VOID}]
+    return tops if ones and not any({1, VOID} <= f for f in found) else []
 
 # %% ../nbs/library/masks.ipynb #81bb46cb
 camvid_codes = ('Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist '
@@ -253,6 +334,7 @@ def codes_for(
     named = None if codes is None else Codes(codes, void)
     if named and (len(named) != 2 or colors is not None): return named
     masks = [m for m in found.masks if not is_scan(m)] or found.masks
+    if not masks: raise ValueError(f"{found.path}: no image has a mask")
     if numbers is None: numbers = found_numbers(masks, colors)
     return fit_values(named, numbers, masks[0].parent) if named else guess_codes(numbers, masks)
 
@@ -277,12 +359,13 @@ class PairFiles:
         # bits as float32 in 0..1. Default: 8-bit RGB, whatever the files hold
         channels=None,
     ):
-        self.size, self.colors, self.range, self.channels = pair_of(size), colors, range, channels
+        codes, colors = codes_and_colors(codes, colors)
+        self.size, self.colors, self.range, self.channels = pair_of(size), colors, range_of(range), channels
         if resize not in ('squish', 'crop', 'pad'):
             raise ValueError(f"resize={resize!r}: choose 'squish', 'crop' or 'pad'")
         self.resize, self.rois = resize, None if rois is None else L(rois).map(Path)
         # what shows only over several files; a data set and its subsets share it
-        self._seen, self._sizes = NS(palette={}, top=0, fourth=None, told=False), None
+        self._seen, self._sizes = NS(palette={}, top=0, fourth=None, odd={}, told=False), None
         self.images, self.masks = L(images).map(Path), None if masks is None else L(masks).map(Path)
         if masks is not None: self._check_pairs()
         given = isinstance(codes, Codes)
@@ -324,7 +407,9 @@ class PairFiles:
             if a.dtype.kind in 'iu' and a.dtype.itemsize > 1: seen.top = max(seen.top, int(a.max()))
             return as_levels(a, self.range, fn)
         with opened(fn) as im:
-            seen.top = max(seen.top, top_level(im, self.range))
+            top = top_level(im, self.range)             # first: other threads look at theirs meanwhile
+            seen.top = max(seen.top, top)
+            for kind,text in oddities(im).items(): seen.odd.setdefault(kind, f'{fn}: {text}')
             if im.mode == 'RGBA' and len(set(im.getextrema()[3])) > 1: seen.fourth = seen.fourth or fn
             return to_rgb(im, self.range)
 
@@ -362,7 +447,9 @@ class PairFiles:
         "Say, once, what was noted while the files were read"
         seen = self._seen
         if seen.told: return
-        seen.told = seen.top > 0 or seen.fourth is not None
+        seen.told = seen.top > 0 or seen.fourth is not None or bool(seen.odd)
+        for kind,text in seen.odd.items():
+            if kind != 'dark': warnings.warn(text)              # which depends on all of them
         if self.range is None and 0 < seen.top < 2**14:
             warnings.warn(f"16-bit images whose highest value is {seen.top}: divided by 65535 they are "
                           f"nearly black. Pass range=(0, {2**int(seen.top).bit_length()-1}) (colours: save "
@@ -388,7 +475,7 @@ class PairFiles:
         h, w = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
         if mask is not None and mask.shape != (h, w): raise ValueError(
             f"{self.images[i]} is {w}x{h} but its mask {self.masks[i]} is {mask.shape[1]}x{mask.shape[0]}: "
-            "they must have the same size")
+            f"they must have the same size. {self._seen.odd.get('turned', '')}")
         im = np.array(resized_image(im, self.size, self.resize))
         return im, None if mask is None else np.array(resized_mask(mask, self.size, self.resize))
 

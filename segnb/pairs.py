@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.data.transforms import get_files, get_image_files
-from .core import few
+from .core import few, read_lines
 
 # %% ../nbs/library/pairs.ipynb #d72397b3
 scan_suffixes = ('.nii', '.nii.gz', '.mha', '.mhd', '.nrrd')
@@ -69,6 +69,7 @@ def _first(path, names): return next((path/n for n in names if (path/n).is_dir()
 def _masks_in(path):
     "The folder of masks. Raises `ValueError` where several could be it: a field of view is a mask, too."
     found = [path/n for n in mask_folders if (path/n).is_dir()]
+    if len(found) > 1: found = [p for p in found if _files(p)] or found[:1]
     if len(found) > 1:
         some = ' or in '.join(f"{p.name}/ ({next((f.name for f in _files(p)), 'empty')})" for p in found)
         raise ValueError(f"{path}: the masks may be in {some}. Say where they are by patterns, as --images "
@@ -79,7 +80,11 @@ def _masks_in(path):
 def _sides(images, masks):
     "The same pair of folders by side, where both have folders named for sides"
     found = [(side, _first(images, names), _first(masks, names)) for side,names in side_folders.items()]
-    return [o for o in found if o[1] and o[2]]
+    both = [o for o in found if o[1] and o[2]]
+    alone = [o[1] or o[2] for o in found if bool(o[1]) != bool(o[2])]
+    if both and alone: raise ValueError(f"{alone[0]}: there is no folder for this side in the other of "
+                                        f"{images} and {masks}: rename it there, or move this one away")
+    return both
 
 def layout(
     path, # A folder
@@ -117,16 +122,26 @@ def filled(
     out = ''.join(p+s for p,s in zip(pieces, [*stars[:len(pieces)-1], '']))
     return out.replace('{stem}', stem)
 
+def _from(path, pattern):
+    "A pattern as it is from a folder, without `./` and doubled slashes. Raises `ValueError` for one outside."
+    pattern = Path(pattern)
+    if not pattern.is_absolute(): return pattern.as_posix()
+    try: return pattern.relative_to(Path(path).absolute()).as_posix()
+    except ValueError:
+        raise ValueError(f"the pattern {pattern} is not in {path}: give it from there") from None
+
 def by_patterns(
     path, images:str, # A folder, and the pattern of the images in it
     *others:str, # Patterns of what belongs to an image
 )->list: # `(image, path for each of `others`)`, whether they are there or not
     "Files that follow patterns. Raises `FileNotFoundError` when no image does."
+    path, (images, *others) = Path(path), (_from(path, p) for p in (images, *others))
     if odd := set('?[') & set(images): raise ValueError(
         f"the pattern {images!r}: only * and ** are known, not {' or '.join(sorted(odd))}")
-    path, regex = Path(path), _as_regex(images)
-    found = sorted(p for p in path.glob(images) if p.is_file())
-    if not found: raise FileNotFoundError(f"{path}: no file follows the pattern {images!r}")
+    regex = _as_regex(images)
+    found = sorted(p for p in path.glob(images) if p.is_file() and p.name[0] != '.')
+    hint = f"; for the files of the folder give '{images}/*.png'" if (path/images).is_dir() else ''
+    if not found: raise FileNotFoundError(f"{path}: no file follows the pattern {images!r}{hint}")
     out = []
     for p in found:
         stars = [g or '' for g in regex.fullmatch(p.relative_to(path).as_posix()).groups()]
@@ -173,7 +188,8 @@ class FoundPairs:
             raise ValueError(f"{self.path}: none of {len(places)} images has a mask. That of {image} would "
                              f"be {mask}: a * in --masks stands for what the * of --images matched.")
         used = set(self.masks if self.classes is None else sum(self.masks, ()))
-        stars = [k.replace('{stem}', '*') for k in kinds]
+        self.lone = [i for i in self.lone if i not in used]             # masks beside their images
+        stars = [_from(self.path, k).replace('{stem}', '*') for k in kinds]
         self.orphans = sorted(p for k in stars for p in self.path.glob(k) if p.is_file() and p not in used)
 
     def _add(self, image, mask, side):
@@ -213,7 +229,9 @@ def _pair_up(self:FoundPairs, side, images, masks):
 def _names_of(p, endings):
     "Names a file may be compared by: without an ending, and its own"
     stem = stem_of(p)
-    return [stem.removesuffix(e) for e in endings if stem.endswith(e)][:1] + [stem]
+    # `photo.jpg.png` is what some labelling programs write for `photo.jpg`
+    inner = [Path(stem).stem]*(Path(stem).suffix.lower() in ('.jpg','.jpeg','.png','.tif','.tiff','.bmp'))
+    return [stem.removesuffix(e) for e in endings if stem.endswith(e)][:1] + inner + [stem]
 
 # %% ../nbs/library/pairs.ipynb #78c98e8a
 @patch
@@ -225,7 +243,8 @@ def _choose_sides(self:FoundPairs, valid):
 
 @patch
 def _held(self:FoundPairs, valid):
-    "Whether each image is for validation, by a share, a folder or a list"
+    "Whether each image is for validation, by a share, a folder, or a list or a file of one"
+    if isinstance(valid, (list, tuple, set)): return self._listed(valid, 'valid=')
     try: share = float(valid)
     except (TypeError, ValueError): share = None
     if share is not None:
@@ -236,21 +255,32 @@ def _held(self:FoundPairs, valid):
     place = next((p for p in (Path(valid), self.path/valid) if p.exists()), None)
     if place is None: raise FileNotFoundError(f"valid={valid}: no such file or folder, nor a share like 0.2")
     if place.is_dir():
-        inside = [place.resolve() in p.resolve().parents for p in self.images]
+        under = lambda p: place.resolve() in p.resolve().parents or place.absolute() in p.absolute().parents
+        inside = [under(p) for p in self.images]
         if not any(inside): raise ValueError(f"valid={place}: none of the images is in this folder")
         return inside
-    self.listed, held = place, {n.strip() for n in place.read_text(encoding='utf-8').splitlines()} - {''}
-    names = [{p.name, p.stem, stem_of(p), p.relative_to(self.path).as_posix()} for p in self.images]
-    self.missing = sorted(held - set().union(*names))
-    return [bool(n & held) for n in names]
+    return self._listed(read_lines(place), place)
+
+@patch
+def _listed(self:FoundPairs, names, where):
+    "Whether each image is listed, by its name or path"
+    tidy = lambda n: str(n).strip().replace('\\', '/').removeprefix('./')
+    self.listed, held = where, set(map(tidy, names)) - {''}
+    folders = [self.path, *(Path(im) for _,im,_ in self.parts if Path(im).is_dir())]
+    of = lambda p: {p.name, p.stem, stem_of(p), p.absolute().as_posix(),
+                    *(p.relative_to(f).as_posix() for f in folders if f in p.parents)}
+    own = list(map(of, self.images))
+    self.missing = sorted(held - set().union(*own))
+    return [bool(n & held) for n in own]
 
 @patch
 def splitter(self:FoundPairs):
-    "Training and validation as a fastai splitter; None where nobody said which are which"
-    if 'val' not in self.sides: return None
+    """Training and validation as a fastai splitter; None where nobody said which are which.
+    Raises `ValueError` where images are listed that are not there."""
     if self.missing: raise ValueError(
         f"{self.listed} names {len(self.missing)} validation images that are not there: "
         f"{', '.join(self.missing[:3])} …")
+    if 'val' not in self.sides: return None
     held = {i for i,s in zip(self.images, self.sides) if s == 'val'}
     return lambda files: two_sides(files, [i for i,f in enumerate(files) if f in held])
 

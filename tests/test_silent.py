@@ -13,7 +13,7 @@ import torch.nn as nn
 from PIL import Image
 
 from conftest import segnb
-from segnb.all import (Codes, SegDataLoader, SegDataLoaders, SegDataset, SegLearner, Tiled, UNet, check_data,
+from segnb.all import (Codes, SegDataLoader, SegDataLoaders, SegDataset, SegLearner, Tiled, UNet, check_data, seg_learner,
                        find_pairs, load_model)
 from segnb.frames import Frames
 from segnb.draw import error_image
@@ -660,3 +660,152 @@ def test_a_folder_that_is_no_checkpoint_is_left_alone(tmp_path):
 def test_patterns_that_are_not_known(tmp_path):
     p = make_set(tmp_path / "d", [halves(0, 1)] * 2, codes=["a", "b"])
     with pytest.raises(ValueError, match=r"only \* and \*\* are known"): find_pairs(p, images="images/?.png", masks="masks/{stem}.png")
+
+
+# What a newcomer does to it
+
+def test_lists_of_validation_images(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 4, codes=["a", "b"])
+    same = lambda: sorted(find_pairs(p)[1](find_pairs(p)[0].images)[1])
+    for text in (b"1.png\n3", b"\xef\xbb\xbf1\r\n3\r\n", "1.png\n3.png".encode("utf-16"), b"images\\1.png\n./images/3.png",
+                 f"{p}/images/1.png\n3".encode()):
+        (p / "valid.txt").write_bytes(text)
+        assert same() == [1, 3], text
+    (p / "valid.txt").write_text("x.png\ny.png")                    # none of them: not a random fifth, then
+    with pytest.raises(ValueError, match="valid.txt names 2 validation images that are not there"): find_pairs(p)
+    assert "none: " in segnb("check", p).stdout
+    (p / "valid.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(ValueError, match="valid.txt: no text in UTF-8"): find_pairs(p)
+    (p / "valid.txt").unlink()
+    assert find_pairs(p, valid=["2.png"])[1](find_pairs(p)[0].images)[1] == [2]
+
+
+def test_a_mark_at_the_beginning_of_codes(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 2)
+    (p / "codes.txt").write_bytes(b"\xef\xbb\xbfVoid\r\nroad\r\n")
+    assert find_pairs(p)[0].classes == ["road"]
+    for text, why in (("a,1,2,3\nb,4,5,6", "Colours go with"), ("# names\na\nb", "take comments out"), ("\n", "no name in it")):
+        (p / "codes.txt").write_text(text)
+        with pytest.raises(ValueError, match=why): find_pairs(p)
+
+
+def test_no_name_matches(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 2)
+    for f in list((p / "masks").iterdir()): f.rename(f.with_name("lab" + f.name))
+    run = segnb("check", p)
+    assert run.returncode == 1 and "no mask" in run.stdout and "Traceback" not in run.stderr
+    for f in list((p / "masks").iterdir()): f.rename(f.with_name(f.name.replace("lab", "").replace(".png", ".jpg.png")))
+    for f in list((p / "images").iterdir()): f.rename(f.with_suffix(".jpg"))
+    assert len(find_pairs(p)[0]) == 2
+
+
+def test_networks_that_do_not_fit(small_set):
+    with pytest.raises(ValueError, match="5 outputs, and there are 3 classes"): SegModel(UNet(3, 5, pad=True), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="1 outputs"): SegModel(UNet(3, 1, pad=True), ["a", "b"])
+    dls = SegDataLoaders.from_path(small_set, crop=(32, 32), bs=4, device="cpu")
+    with pytest.raises(ValueError, match="5 outputs"): seg_learner(dls, UNet(3, 5, pad=True))
+    with pytest.raises(ValueError, match="for 1 channels, and the images have 3"): seg_learner(dls, UNet(1, 11, pad=True))
+
+
+def test_images_that_are_to_be_turned(tmp_path, small_model):
+    exif = Image.Exif()
+    exif[274] = 6
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 2, codes=["a", "b"])
+    for i in range(2): Image.new("RGB", (32, 32)).save(p / f"images/{i}.png", exif=exif)
+    with pytest.warns(UserWarning, match="EXIF orientation 6"): Frames(find_pairs(p)[0])
+    with pytest.warns(UserWarning, match="0.png: the file says how it is to be turned"): small_model[0].predict(p / "images/0.png")
+    Image.new("RGB", (32, 16)).save(p / "images/0.png", exif=exif)
+    with pytest.raises(ValueError, match="must have the same size.*EXIF"): find_pairs(p)[0].pair(0)
+
+
+def test_floats_that_are_no_numbers(tmp_path, small_model):
+    import tifffile
+    for value, why in ((np.nan, "NaN or infinite"), (-1, "highest value is -1")):
+        tifffile.imwrite(tmp_path / "0.tif", np.full((32, 32), value, np.float32))
+        with pytest.raises(ValueError, match=why): SegDataset([tmp_path / "0.tif"], None, ["a", "b"]).image(0)
+    for r in ((4095, 0), 255, (0, 0)):
+        with pytest.raises(ValueError, match="low first"): SegDataset([], None, ["a", "b"], range=r)
+    Image.fromarray(np.full((32, 32), 3000, np.uint16)).save(tmp_path / "1.png")
+    with pytest.warns(UserWarning, match="nearly black"): small_model[0].predict(tmp_path / "1.png")
+    with pytest.raises(ValueError, match="give bytes"): small_model[0].predict(np.linspace(-1, 1, 32 * 32 * 3).reshape(32, 32, 3))
+
+
+def test_255_that_means_two_things(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1), halves(0, 255)])
+    assert "255 means two things" in kinds(check_data(p)) and not check_data(p).ok
+    with pytest.warns(UserWarning, match="1.png holds 0 and 255, and others 0 and 1"): find_pairs(p)
+
+
+def test_codes_and_colours_as_people_write_them(tmp_path):
+    with pytest.raises(ValueError, match="as a list"): Codes({"a", "b"})
+    with pytest.raises(ValueError, match="as a list"): Codes(3)
+    codes = Codes({"road": 1, "bg": 0})
+    assert codes.encode(np.uint8([[0, 1]])).tolist() == [[1, 0]] and codes.classes == ["road", "bg"]
+    p = make_set(tmp_path / "d", [(halves(0, 1), [BLACK, RED])] * 2)
+    for colors in ({"a": BLACK, "b": RED}, {"a": "#000000", "b": "#ff0000"}, [[0, 0, 0], (255, 0, 0)]):
+        ds = find_pairs(p, None if isinstance(colors, dict) else ["a", "b"], colors=colors)[0]
+        assert ds.classes == ["a", "b"] and ds.mask(0).max() == 1 and check_data(p, ds.codes, colors=colors).ok
+    assert find_pairs(p, ["b", "a"], colors={"a": BLACK, "b": RED})[0].mask(0)[0, 0] == 1
+    with pytest.raises(ValueError, match="same names"): find_pairs(p, ["x", "a"], colors={"a": BLACK, "b": RED})
+    with pytest.raises(ValueError, match="the same colour"): find_pairs(p, ["x", "a"], colors=[BLACK, BLACK])
+    with pytest.raises(FileNotFoundError, match="no such file"): find_pairs(p, colors="none.json")
+
+
+def test_masks_of_other_kinds(tmp_path):
+    import tifffile
+    from segnb.masks import mask_numbers
+    m = halves(0, 1)
+    for dtype in (np.float64, np.int64, np.float32):
+        tifffile.imwrite(tmp_path / "m.tif", m.astype(dtype))
+        assert (Codes(["a", "b"]).encode(mask_numbers(tmp_path / "m.tif")) == m).all()
+    np.save(tmp_path / "m.npy", m.astype(bool))
+    assert (mask_numbers(tmp_path / "m.npy") == m).all()
+    tifffile.imwrite(tmp_path / "m.tif", np.stack([1 - m, m]), photometric="minisblack")
+    with pytest.raises(ValueError, match="m.tif: holds 2 pages"): mask_numbers(tmp_path / "m.tif")
+    Image.merge("RGBA", [Image.new("L", (32, 32))] * 3 + [Image.fromarray(m * 255)]).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match="m.png: one colour everywhere, and the transparency differs"): mask_numbers(tmp_path / "m.png")
+
+
+def test_a_class_for_borders_is_not_refused(tmp_path):
+    m = halves(0, 2)
+    m[:, 15] = 1
+    report = check_data(make_set(tmp_path / "d", [m] * 3, codes=["bg", "border", "cell"]))
+    assert report.ok and "a number along boundaries" in kinds(report)
+
+
+def test_predictions_are_not_predicted(tmp_path, small_model):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2): Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+        out = tmp_path / name / dict(a="predictions", b="")[name]
+        for _ in range(2): assert len(small_model[0].predict_folder(tmp_path / name, out, overwrite=True)[0]) == 2
+
+
+def test_patterns_as_people_write_them(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 3, codes=["a", "b"])
+    for images in ("./images/*.png", "images//*.png", p / "images" / "*.png"):
+        assert len(find_pairs(p, images=images, masks="masks/{stem}.png")[0]) == 3
+    with pytest.raises(FileNotFoundError, match="give 'images/\\*.png'"): find_pairs(p, images="images", masks="masks")
+    with pytest.raises(ValueError, match="is not in"): find_pairs(p, images="/elsewhere/*.png", masks="masks/{stem}.png")
+    for f in list((p / "masks").iterdir()): f.rename(p / "images" / f"{f.stem}_mask.png")
+    (p / "images/._0.png").write_bytes(b"of a Mac")
+    assert len(find_pairs(p, images="images/*.png", masks="images/{stem}_mask.png")[0]) == 3
+
+
+def test_tables_with_gaps(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 3)
+    df = pd.DataFrame(dict(image=[f"images/{i}.png" for i in range(3)], mask=[f"masks/{i}.png" for i in range(3)], v=["train", "train", "valid"]))
+    make = lambda df, **kw: SegDataLoaders.from_df(df, p, codes=["a", "b"], crop=32, bs=1, device="cpu", **kw)
+    with pytest.raises(ValueError, match=r"df\['v'\] == 'valid'"): make(df, valid_col="v")
+    with pytest.raises(TypeError, match="a function of the images"): make(df, split="valid.txt")
+    df.loc[1, "mask"] = np.nan
+    with pytest.raises(ValueError, match="column 'mask' is empty in row 1"): make(df)
+
+
+def test_a_side_that_has_no_counterpart(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)] * 2, codes=["a", "b"])
+    for d, sides in dict(images=("train", "val"), masks=("train", "validate")).items():
+        for s, i in zip(sides, range(2)):
+            (p / d / s).mkdir()
+            (p / d / f"{i}.png").rename(p / d / s / f"{i}.png")
+    with pytest.raises(ValueError, match="images/val: there is no folder for this side"): find_pairs(p)
