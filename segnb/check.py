@@ -67,6 +67,8 @@ _warn = {
                                   'nothing, if it is a class for borders; else make the mask again, and '
                                   'resize by the nearest pixel only'),
     'names nearly equal': ('which is which depends on the file system', 'rename one of them'),
+    'one mask for several images': ('images of one name in several folders have the same mask',
+                                    'put the masks into folders of the same names'),
     'mask without image': ('it is not used', 'add the image, or move the mask away'),
     'a fourth channel': ('it varies, and is dropped as transparency is',
                          'nothing, if it is transparency; if it is a band of its own (near infrared): '
@@ -144,6 +146,8 @@ def check_names(
     out = [Finding('no mask', found.lone)]*bool(found.lone)
     out += [Finding('mask without image', found.orphans)]*bool(found.orphans)
     out += [Finding('names nearly equal', a) for a in _nearly_equal(found)]
+    shared = [m for m,n in Counter(found.masks).items() if n > 1]
+    if shared: out.append(Finding('one mask for several images', shared))
     if found.missing: out.append(Finding('listed, not there', [found.listed], few(found.missing)))
     if found.listed and len(set(found.sides)) == 1:
         side = found.sides[0].replace('val', 'validation').replace('train', 'training')
@@ -281,6 +285,7 @@ def _about_pairs(pairs, facts, colors, range=None):
         files[kind].append(file)
         details[kind] = detail
     for (img,mask),(x,y) in zip(pairs, facts):
+        if isinstance(mask, tuple): mask = next(filter(None, mask))         # one for each class
         for n in x['notes']: note(n, img)
         if 'error' in x: note('unreadable image', img, x['error'])
         if 'error' in y: note('unreadable mask', mask, y['error'])
@@ -469,7 +474,7 @@ def check_data(
         if told: findings.append(Finding('two codes, 0 and 255', [], f'255 is {codes.classes[1]}'))
     except ValueError as e: return Report(len(pairs), findings + [Finding('no codes', [], str(e))])
     # an image may have nothing of classes that overlap, or of all but one
-    overlap = isinstance(src, FoundPairs) and src.classes
+    overlap = isinstance(src, FoundPairs) and src.classes or getattr(ds, 'overlap', False)
     more = [] if overlap else _about_masks(pairs, facts, codes)
     return Report(len(pairs), findings + more + _about_classes(facts, sides, codes))
 

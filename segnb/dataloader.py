@@ -16,7 +16,7 @@ from fastai.data.core import TfmdDL, DataLoaders
 from fastai.data.transforms import RandomSplitter, IndexSplitter
 from fastai.torch_core import TensorImage, TensorMask, default_device
 from .core import as_unit, pair_of, process, processes_here
-from .dataset import SegDataset, find_pairs, void_names
+from .dataset import Codes, SegDataset, find_pairs, void_names
 from .draw import plot_batch, plot_results, shown
 from .frames import Frames, class_indices, existing, true_rows, two_sides_of, warn_of_missing
 from .augment import SegAugment
@@ -282,9 +282,11 @@ def from_label_func(cls:SegDataLoaders,
     seed:int=None, # For drawing them
     split=None, # Function from the list of images to two lists of indices
     colors=None, size=None, void=void_names, range=None, channels=None, # See `SegDataset`
+    values=None, # The number in the files of each code; default 0,1,2,…
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     "Loaders for a list of files and a function that finds the mask of each"
+    if values is not None: codes = Codes(codes, void, values)
     fnames = list(fnames)
     masks = existing([label_func(o) for o in fnames], fnames, 'label_func')
     ds = SegDataset(fnames, masks, codes, colors, size, void, range, channels=channels)
@@ -299,10 +301,12 @@ def from_df(cls:SegDataLoaders,
     valid_col=None, # Column that is true for validation pairs; default: a random fifth
     codes=None, # Names, `Codes` or a `codes.txt`
     colors=None, size=None, void=void_names, range=None, channels=None, # See `SegDataset`
+    values=None, # The number in the files of each code; default 0,1,2,…
     **kwargs # To `SegDataLoaders.from_dataset`
 ):
     """Loaders for a table of files. Raises `ValueError` for columns that are missing or do not say what they
     should."""
+    if values is not None: codes = Codes(codes, void, values)
     for c in (image_col, mask_col, valid_col):
         if c is not None and c not in df:
             raise ValueError(f"the table has no column {c!r}; its columns are "

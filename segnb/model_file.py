@@ -317,6 +317,7 @@ def image_files(
 )->list:
     "The images of a folder, sorted, or a list of paths. Raises `FileNotFoundError` where there are none."
     folder = isinstance(src, (str, Path)) and Path(src).is_dir()
+    if isinstance(src, (str, Path)) and not Path(src).exists(): raise FileNotFoundError(f"{src}: not there")
     files = image_paths(src) if folder else list(L(src).map(Path))
     if folder and dst is not None:
         src, dst = Path(src).resolve(), Path(dst).resolve()

@@ -809,3 +809,20 @@ def test_a_side_that_has_no_counterpart(tmp_path):
             (p / d / s).mkdir()
             (p / d / f"{i}.png").rename(p / d / s / f"{i}.png")
     with pytest.raises(ValueError, match="images/val: there is no folder for this side"): find_pairs(p)
+
+
+def test_one_mask_for_several_images(tmp_path):
+    p = make_set(tmp_path / "d", [halves(0, 1)], codes=["a", "b"])
+    for d in "xy":
+        (p / "images" / d).mkdir()
+        shutil.copy(p / "images/0.png", p / "images" / d / "0.png")
+    assert "one mask for several images" in kinds(check_data(p))
+
+
+def test_numbers_of_codes_in_tables(tmp_path):
+    p = make_set(tmp_path / "d", [halves(3, 7)] * 3)
+    files = sorted((p / "images").iterdir())
+    dls = SegDataLoaders.from_label_func(p, files, lambda f: p / "masks" / f.name, ["a", "b"], values=[3, 7], crop=32, bs=1, device="cpu",
+                                         split=lambda f: ([0, 1], [2]))
+    assert dls.train_ds[0][1].unique().tolist() == [0, 1]
+    with pytest.raises(FileNotFoundError, match="not there"): next(iter(SegModel(UNet(3, 2, pad=True), ["a", "b"]).predict_files(tmp_path / "none")))
