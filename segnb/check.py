@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import as_levels, few, is_deep, opened, progress, read_channels, read_image, top_level
+from .core import VOID, as_levels, few, is_deep, opened, pages, progress, read_channels, read_image, top_level
 from .dataset import SegDataset
-from .masks import (Codes, ColorsError, codes_and_colors, codes_for, color_table, read_mask, rgb_of,
-                         two_meanings, void_names)
+from .masks import (Codes, ColorsError, as_whole, codes_and_colors, codes_for, color_table, numbers_of,
+                         read_mask, rgb_of, two_meanings, void_names)
 from .draw import as_image
 from .pairs import FoundPairs, is_scan, stem_of
 from .scans import read_label, read_scan
@@ -182,8 +182,8 @@ def _image_notes(im):
     varies = rgba and len(set(im.getextrema()[3])) > 1
     there = {'alpha': im.mode in ('LA','PA') or rgba and not varies or 'transparency' in im.info,
              'a fourth channel': varies, 'CMYK': im.mode == 'CMYK', '16 bits': is_deep(im),
-             'several frames': getattr(im, 'n_frames', 1) > 1,
-             'turned by EXIF': im.getexif().get(274, 1) != 1, 'very large': im.size[0]*im.size[1] > 40e6}
+             'several frames': pages(im) > 1, 'turned by EXIF': 1 < im.getexif().get(274, 1) < 9,
+             'very large': im.size[0]*im.size[1] > 40e6}
     return [k for k,t in there.items() if t]
 
 def _fingerprint(a): return hashlib.blake2b(a.tobytes(), digest_size=16).digest()
@@ -220,10 +220,14 @@ def _mask_facts(fn, colors, roi=None):
     "What there is to know about a mask, or why it cannot be read"
     f = {}
     try:
-        with Image.open(fn) as im:
-            im.load()
-            f = dict(size=im.size, kind=im.mode, jpeg=im.format == 'JPEG')
-            a, f['palette'] = read_mask(im, colors)
+        a = numbers_of(fn) if colors is None else None
+        if a is not None: f = dict(size=a.shape[::-1], kind=str(a.dtype))
+        else:
+            with Image.open(fn) as im:
+                im.load()
+                f = dict(size=im.size, kind=im.mode, jpeg=im.format == 'JPEG')
+                a, f['palette'] = read_mask(im, colors)
+        if a.dtype.kind == 'f': a = as_whole(a, Path(fn).name)
         values, counts = np.unique(_inside(a, roi), return_counts=True)
         mixed = in_between(a) > .2
         return dict(f, counts=dict(zip(values.tolist(), counts.tolist())),
@@ -327,6 +331,7 @@ def _about_masks(pairs, facts, codes):
         if not labelled: void.append(mask)
         elif len(labelled) == 1: single.append(mask)
     odd = two_meanings([set(y.get('counts', ())) for _,y in facts])
+    if len(codes) > 2 or VOID in (*codes.asked, *codes.values): odd = []       # somebody has said what 255 is
     two = [Finding('255 means two things', [pairs[i][1] for i in odd])]*bool(odd)
     out = two + [Finding('only void', void)]*bool(void) + [Finding('one class only', single)]*bool(single)
     if unknown:
@@ -454,7 +459,7 @@ def check_data(
 )->Report:
     "Read every pair of a data set and report what is wrong. Raises `FileNotFoundError` without any pair."
     if kwargs or isinstance(src, (str, Path)): src = FoundPairs(src, **kwargs)
-    codes, colors = codes_and_colors(codes, colors)
+    codes, colors = codes_and_colors(codes, colors, values)
     pairs, sides, findings, ds = _pairs_of(src)
     if ds is not None:
         codes, colors, channels, range = codes or ds.codes, colors or ds.colors, ds.channels, ds.range

@@ -235,7 +235,7 @@ def predict(
     clips = [p for p in map(Path, images) if is_clip(p) and not p.is_dir()]
     for p in map(Path, images):
         if not p.exists(): raise FileNotFoundError(f"{p}: no such image or folder")
-        files += image_files(p, out) if p.is_dir() else [p]*(p not in clips)
+        files += image_files(p, out, m.classes if m.overlap else ()) if p.is_dir() else [p]*(p not in clips)
     tile = tile if tile is None or len(tile) > 1 else tile[0]
     try: scale = scale if scale in (None, 'fit') else float(scale)
     except ValueError: raise ValueError(f"--scale {scale}: give a number or 'fit'") from None

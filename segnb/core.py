@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'range_of', 'read_lines', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep',
-           'is_deep_color', 'top_level', 'oddities', 'to_rgb', 'opened', 'read_image', 'read_array', 'read_channels',
-           'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask', 'atomic_file',
-           'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype',
-           'fast_bf16', 'autocast', 'computed', 'last_row', 'is_error', 'epoch_line', 'machine', 'evidence', 'process',
-           'processes_here', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
+           'is_deep_color', 'top_level', 'pages', 'oddities', 'to_rgb', 'opened', 'read_image', 'read_array',
+           'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
+           'atomic_file', 'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory',
+           'half_dtype', 'fast_bf16', 'autocast', 'computed', 'last_row', 'is_error', 'epoch_line', 'machine',
+           'evidence', 'process', 'processes_here', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher',
+           'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, shutil, sys, sysconfig, tempfile
@@ -100,11 +101,19 @@ def top_level(
     _can_scale(img, range)
     return 256*max(high for _,high in img.getextrema()[:3])+255 if is_deep_color(img) else 0
 
+def pages(img:Image.Image)->int:
+    "How many images a file holds, without smaller versions of the same"
+    n, fn = getattr(img, 'n_frames', 1), getattr(img, 'filename', '')
+    if n == 1 or img.format == 'MPO': return 1
+    if img.format != 'TIFF' or not fn: return n
+    with tifffile.TiffFile(fn) as f: return sum(not (p.is_reduced or p.is_mask) for p in f.pages)
+
 def oddities(
     img:Image.Image, range=None, # An image that is not decoded yet; see `to_rgb`
-)->dict: # A kind, and a sentence about it
-    "What is used otherwise than people expect"
-    top, turned, n = top_level(img, range), img.getexif().get(274, 1), getattr(img, 'n_frames', 1)
+)->tuple: # What is used otherwise than people expect: a sentence for each kind; and `top_level`
+    "What one should know of an image file"
+    # in this order, as the last two may decode it
+    n, top, turned = pages(img), top_level(img, range), img.getexif().get(274, 1)
     dark, high = range is None and 0 < top < 2**14, 2**int(top).bit_length()-1
     said = dict(
         turned=f"the file says how it is to be turned (EXIF orientation {turned}), and the pixels are used as "
@@ -112,8 +121,8 @@ def oddities(
         pages=f"holds {n} images, and only the first is used",
         dark=f"16-bit images whose highest value is {top}: divided by 65535 they are nearly black. Pass "
              f"range=(0, {high}) (colours: save them as TIFF, and pass channels=3, too)")
-    there = dict(turned=turned != 1, pages=n > 1 and img.format != 'MPO', dark=dark)
-    return {k: said[k] for k,yes in there.items() if yes}
+    there = dict(turned=1 < turned < 9, pages=n > 1, dark=dark)
+    return {k: said[k] for k,yes in there.items() if yes}, top
 
 def _can_scale(img, range):
     if range is not None and is_deep_color(img): raise ValueError(
@@ -132,10 +141,13 @@ def to_rgb(
     _can_scale(img, range)
     if is_deep(img):
         a = np.asarray(img).astype(np.float32)
-        _check_floats(a)
-        low, high = range or (0, 65535 if img.mode.startswith('I') else float(a.max()))
-        if high <= low: raise ValueError(
-            f"its highest value is {high:.4g}: pass range=(low, high), the values of black and white")
+        top = 65535
+        if img.mode == 'F':
+            _check_floats(a)
+            top = max(float(a.max()), 1e-8)
+            if range is None and a.max() < 0: raise ValueError(
+                f"its highest value is {a.max():.4g}: pass range=(low, high), the values of black and white")
+        low, high = range or (0, top)
         img = Image.fromarray(((a.clip(low, high)-low)*(255/(high-low))).astype(np.uint8))
     return img.convert('RGB')
 
@@ -464,7 +476,9 @@ class Watcher(Callback):
     def __call__(self, event_name):
         # an interrupted range test leaves it off
         if event_name == 'before_fit' and not self.awake: self.run = True
-        return super().__call__(event_name)
+        out = super().__call__(event_name)
+        if event_name == 'after_fit': self.awake = True
+        return out
     def put_on(self, learn): pass
     def taken_off(self, learn): pass
     def begin(self): pass

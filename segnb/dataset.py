@@ -70,7 +70,7 @@ def as_dataset(
                          "add the masks or move the images away.")
     if not images: raise FileNotFoundError(
         f"{found.path}: no images in {found.parts[0][1]}" + found.scans*", but scans: see find_volumes")
-    codes, colors = codes_and_colors(codes, colors)
+    codes, colors = codes_and_colors(codes, colors, values)
     codes = codes_for(found, codes, colors, void, values)
     ds = SegDataset(images, masks, codes, colors, size, void, range, rois, resize, channels)
     return ds, found.splitter()

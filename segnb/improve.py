@@ -256,14 +256,14 @@ def original_data(
     **about # To `open_data`
 )->tuple: # `SegDataset`, frames at the size they had in training; indices for training, and for validation
     "The data that a model was trained on. Raises `ValueError` or `FileNotFoundError` where it is not known."
-    if data is None:                            # as its header says, with what was said of the folder then
-        info, given = model.info, {k: v for k,v in about.items() if v is not None}
-        data, about = info.get('data'), {**info.get('options', {}), **given}
+    # as its header says, with what was said of the folder then
+    info, given = model.info, {k: v for k,v in about.items() if v is not None}
+    data, about = data or info.get('data'), {**info.get('options', {}), **given}
     if data is None: raise ValueError("the model file does not say on which data it was trained: give --data")
     try: found, about = open_data(data, **about)
     except FileNotFoundError as e: raise FileNotFoundError(
-        f"{e}; give --data, the folder that the model was trained on, and what was said of it then: "
-        f"{model.info.get('options') or 'nothing'}") from None
+        f"{e}; give --data, the folder that the model was trained on (what was said of it then: "
+        f"{info.get('options') or 'nothing'})") from None
     own = model.resize is None and model.scale is not None and set(model.scale) == {1.}
     ds, split = as_dataset(found, size=None if own else model.size, resize=model.resize or 'squish', **about)
     if ds.classes != model.classes: raise ValueError(

@@ -38,7 +38,8 @@ def check_outputs(
     model:nn.Module, n:int, channels:int=None, # A network; how many classes there are, and channels, if known
 ):
     "Raises `ValueError` for a network of which it is known that it does not fit them."
-    config = getattr(model, 'config', {})
+    config = getattr(model, 'config', None)
+    if not isinstance(config, dict): return
     outs, ins = config.get('n_out'), config.get('c_in', config.get('in_chans'))
     if outs not in (None, n): raise ValueError(
         f"a network with {outs} outputs, and there are {n} classes (two need two outputs): n_out={n}")
@@ -253,11 +254,13 @@ def image(self:SegModel,
     if self.channels is not None: return as_levels(read_channels(src, self.channels), self.range, src)
     if isinstance(src, np.ndarray) and src.ndim in (2,3):
         return Image.fromarray(as_image(_levels(src, self.range)))
-    if not isinstance(src, (str, Path, Image.Image)): raise TypeError(
+    if not isinstance(src, (str, Path, Image.Image)) and not hasattr(src, 'read'): raise TypeError(
         f"{type(src).__name__}: predict takes a path, a PIL image, or an array (H,W,C) or (H,W)")
     with opened(src) as im:
-        name = getattr(im, 'filename', '') or 'the image'
-        for text in oddities(im, self.range).values(): warnings.warn(f'{name}: {text}')
+        odd, told = oddities(im, self.range)[0], self.__dict__.setdefault('_told', set())
+        for kind in odd.keys()-told:            # once for each kind, not for each of a thousand photographs
+            warnings.warn(f"{getattr(im, 'filename', '') or 'the image'}: {odd[kind]}")
+        told |= odd.keys()
         return to_rgb(im, self.range)
 
 def _levels(a, range):
@@ -314,6 +317,7 @@ def predict_batch(self:SegModel,
 
 def image_files(
     src, dst=None, # A folder of images, or paths; folder of results, which are left out
+    classes=(), # Names of classes that overlap: each has a result of its own
 )->list:
     "The images of a folder, sorted, or a list of paths. Raises `FileNotFoundError` where there are none."
     folder = isinstance(src, (str, Path)) and Path(src).is_dir()
@@ -321,9 +325,10 @@ def image_files(
     files = image_paths(src) if folder else list(L(src).map(Path))
     if folder and dst is not None:
         src, dst = Path(src).resolve(), Path(dst).resolve()
-        own = {f.with_name(f.stem+end) for f in files for end in ('_mask.png','_overlay.jpg')}
-        under = lambda f: src in dst.parents and dst in f.resolve().parents
-        files = [f for f in files if f not in own and not under(f)]
+        ends = '_overlay.jpg', *([f'_{c}_mask.png' for c in classes] or ['_mask.png'])
+        own = {dst/f'{n}{end}' for f in files for n in (f.stem, f.name) for end in ends}
+        under = lambda f: src in dst.parents and dst in f.parents
+        files = [f for f in files if f.resolve() not in own and not under(f.resolve())]
     if not files: raise FileNotFoundError(f"{src}: no images there")
     return files
 
@@ -367,7 +372,7 @@ def predict_folder(self:SegModel,
 )->tuple: # `(paths of the masks, {path: reason} of images that failed)`
     """Save a palette PNG `NAME_mask.png` and an image `NAME_overlay.jpg` for each image;
     where classes overlap a black and white `NAME_CLASS_mask.png` for each class"""
-    files, dst = image_files(src, dst), Path(dst)
+    files, dst = image_files(src, dst, self.classes if self.overlap else ()), Path(dst)
     targets = _targets(files, dst, overlays, self.classes if self.overlap else None)
     there = [p for ms,o in targets for p in [*ms, o] if p is not None and p.exists()]
     if there and not overwrite: raise FileExistsError(

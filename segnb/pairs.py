@@ -122,12 +122,13 @@ def filled(
     out = ''.join(p+s for p,s in zip(pieces, [*stars[:len(pieces)-1], '']))
     return out.replace('{stem}', stem)
 
-def _from(path, pattern):
+def _from(path, pattern, must=True):
     "A pattern as it is from a folder, without `./` and doubled slashes. Raises `ValueError` for one outside."
     pattern = Path(pattern)
     if not pattern.is_absolute(): return pattern.as_posix()
     try: return pattern.relative_to(Path(path).absolute()).as_posix()
     except ValueError:
+        if not must: return pattern.as_posix()
         raise ValueError(f"the pattern {pattern} is not in {path}: give it from there") from None
 
 def by_patterns(
@@ -135,7 +136,7 @@ def by_patterns(
     *others:str, # Patterns of what belongs to an image
 )->list: # `(image, path for each of `others`)`, whether they are there or not
     "Files that follow patterns. Raises `FileNotFoundError` when no image does."
-    path, (images, *others) = Path(path), (_from(path, p) for p in (images, *others))
+    path, images, others = Path(path), _from(path, images), [_from(path, p, False) for p in others]
     if odd := set('?[') & set(images): raise ValueError(
         f"the pattern {images!r}: only * and ** are known, not {' or '.join(sorted(odd))}")
     regex = _as_regex(images)
@@ -163,6 +164,7 @@ class FoundPairs:
     ):
         self.path, self.roi_pattern, self.listed = Path(path), roi, None
         self.images, self.masks, self.sides, self.lone, self.orphans, self.missing = [], [], [], [], [], []
+        images, masks = (p and str(p) for p in (images, masks))
         if (images is None) != (masks is None):
             raise ValueError("patterns come in pairs: give images and masks")
         self.classes = list(classes or ()) if '{class}' in (masks or '') else None
@@ -212,7 +214,7 @@ def _pair_up(self:FoundPairs, side, images, masks):
     if not masks.is_dir(): raise FileNotFoundError(f"{masks}: no such folder, but there is {images}")
     all_masks, by_name = [m for m in _files(masks) if not stem_of(m).endswith(_no_mask)], {}
     for m in all_masks:
-        for rank,name in enumerate(_names_of(m, _after_mask)):
+        for rank,name in enumerate(_names_of(m, _after_mask)+_inner_names(m)):
             by_name.setdefault((m.parent.relative_to(masks), name), []).append((m.suffix != '.png', rank, m))
     used = set()
     for i in _files(images):
@@ -229,9 +231,12 @@ def _pair_up(self:FoundPairs, side, images, masks):
 def _names_of(p, endings):
     "Names a file may be compared by: without an ending, and its own"
     stem = stem_of(p)
-    # `photo.jpg.png` is what some labelling programs write for `photo.jpg`
-    inner = [Path(stem).stem]*(Path(stem).suffix.lower() in ('.jpg','.jpeg','.png','.tif','.tiff','.bmp'))
-    return [stem.removesuffix(e) for e in endings if stem.endswith(e)][:1] + inner + [stem]
+    return [stem.removesuffix(e) for e in endings if stem.endswith(e)][:1] + [stem]
+
+def _inner_names(m):
+    "`photo` for `photo.jpg.png`, as some labelling programs name the mask of `photo.jpg`"
+    stem = Path(stem_of(m))
+    return [stem.stem]*(stem.suffix.lower() in ('.jpg','.jpeg','.png','.tif','.tiff','.bmp'))
 
 # %% ../nbs/library/pairs.ipynb #78c98e8a
 @patch

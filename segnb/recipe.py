@@ -71,7 +71,7 @@ def open_data(
     number = lambda v: int(v) if str(v).isdigit() else v
     void = void_names if void is None else [*void_names, *map(number, void)]
     if isinstance(channels, list) and len(channels) == 1: channels = channels[0]
-    codes, colors = codes_and_colors(codes, colors)
+    codes, colors = codes_and_colors(codes, colors, values)
     return found, dict(codes=codes, colors=colors, values=values, void=void, channels=channels,
                        range=range)
 
@@ -104,7 +104,8 @@ def _by_class(found):
 
 def _in_words(codes, colors):
     "Numbers or colours in the files, and the names that they stand for"
-    listed = (lambda v: v) if colors is None else dict(enumerate(colors)).get
+    numbered = {v: c for c,v in colors.items()} if isinstance(colors, dict) else dict(enumerate(colors or ()))
+    listed = (lambda v: v) if colors is None else numbered.get
     names = few((f'{listed(v)} {c}' for v,c in zip(codes.file_values.tolist(), codes.classes)), 8)
     void = ', '.join(str(listed(v)) for v in codes.void_values[:8] if listed(v) is not None)
     more = f' ({len(codes)} classes)' if len(codes) > 8 else ''

@@ -826,3 +826,37 @@ def test_numbers_of_codes_in_tables(tmp_path):
                                          split=lambda f: ([0, 1], [2]))
     assert dls.train_ds[0][1].unique().tolist() == [0, 1]
     with pytest.raises(FileNotFoundError, match="not there"): next(iter(SegModel(UNet(3, 2, pad=True), ["a", "b"]).predict_files(tmp_path / "none")))
+
+
+def test_colours_with_names_and_numbers(tmp_path):
+    p = make_set(tmp_path / "d", [(halves(0, 1), [BLACK, RED])] * 2)
+    colors = dict(bg=BLACK, road=RED)
+    for codes, more in (({"road": 1, "bg": 0}, {}), (["road", "bg"], dict(values=[1, 0])), (Codes(["bg", "road"], values=[0, 255]), {})):
+        ds = find_pairs(p, codes, colors=colors, **more)[0]
+        assert ds.classes[ds.mask(0)[0, 0]] == "bg" and ds.classes[ds.mask(0)[0, -1]] == "road" and check_data(p, codes, colors, **more).ok
+
+
+def test_smaller_versions_in_a_tiff_are_no_pages(tmp_path):
+    import tifffile
+    from segnb.masks import mask_numbers
+    with tifffile.TiffWriter(tmp_path / "m.tif") as f:
+        f.write(halves(0, 1))
+        f.write(halves(0, 1)[::2, ::2], subfiletype=1)
+    assert mask_numbers(tmp_path / "m.tif").shape == (32, 32)
+    (tmp_path / "n.tif").write_bytes(b"")
+    for name in ("n.tif", "n.npy"):
+        (tmp_path / name).write_bytes(b"no file")
+        with pytest.raises(ValueError, match=f"{name}: cannot be read as a mask"): mask_numbers(tmp_path / name)
+
+
+def test_what_is_no_fault(tmp_path):
+    import tifffile
+    tifffile.imwrite(tmp_path / "0.tif", np.zeros((32, 32), np.float32))           # an empty tile
+    assert np.asarray(SegDataset([tmp_path / "0.tif"], None, ["a", "b"]).image(0)).max() == 0
+    p = make_set(tmp_path / "d", [halves(0, 1), halves(0, 255), halves(0, 2)])
+    assert check_data(p, ["bg", "a", "b"], void=[255]).ok
+    np.save(p / "masks/0.npy", halves(0, 1))
+    (p / "masks/0.png").unlink()
+    assert check_data(p, ["bg", "a", "b"], void=[255]).ok and find_pairs(p, ["bg", "a", "b"])[0].mask(0).max() == 1
+    (p / "masks/1.jpg.png").write_bytes((p / "masks/2.png").read_bytes())          # an exact name counts first
+    assert find_pairs(p, ["bg", "a", "b"])[0].masks[1].name == "1.png"
