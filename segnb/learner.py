@@ -73,7 +73,8 @@ class SegLearner(Learner):
     def add_cb(self, cb):
         # fastai's reads the loss in each batch, for which a GPU is waited for
         if cb is ProgressCallback: cb = Progress
-        elif type(cb) is ProgressCallback: cb.__class__ = Progress
+        # (fastai's own __setattr__ warns of names that a learner has, too)
+        elif type(cb) is ProgressCallback: object.__setattr__(cb, '__class__', Progress)
         return Learner.add_cb(self, cb)
     def to_fp32(self):
         "Full precision"

@@ -171,7 +171,9 @@ def test_the_bar_reads_the_loss_once_a_second(path):
     assert type(learn.progress) is Progress
     other = seg_learner(loaders(path), pretrained=False)
     bars = lambda: len(other.cbs.filter(lambda cb: cb.name == "progress"))
-    with other.added_cbs(ProgressCallback()): assert bars() == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with other.added_cbs(ProgressCallback()): assert bars() == 2
     assert bars() == 1
     reads = []
     class Loss(torch.Tensor):
