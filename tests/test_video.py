@@ -163,9 +163,11 @@ def test_an_upright_clip_of_a_phone(images, monkeypatch, tmp_path):
     for (*_, im), p in zip(clip_frames(f), plain): assert im.size == p.size[::-1] and im == p.rotate(-90, expand=True)
 
 
-def test_two_clips_of_one_name(images, model_file, tmp_path):
+def test_two_clips_of_one_name(images, model_file, tmp_path, capsys):
+    from segnb.cli import main
     for d in ("a", "b"):
         (tmp_path / d).mkdir()
         clip(tmp_path / d / "x.mkv", images[:2])
-    run = segnb("predict", model_file, tmp_path / "a/x.mkv", tmp_path / "b/x.mkv", "--out", tmp_path / "out", "--overwrite")
-    assert run.returncode == 2 and "several files are called x" in run.stderr and not list((tmp_path / "out").glob("*"))
+    clips = [str(tmp_path / d / "x.mkv") for d in ("a", "b")]
+    assert main(["predict", str(model_file), *clips, "--out", str(tmp_path / "out"), "--overwrite"]) == 2
+    assert "several files are called x" in capsys.readouterr().err and not list((tmp_path / "out").glob("*"))

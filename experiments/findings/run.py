@@ -14,7 +14,7 @@ import pandas as pd, torch
 from fastai.torch_core import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, is_done
+from common import add_rows, arguments, is_done
 from segnb.chests import chests
 from segnb.dataloader import SegDataLoaders, image_weights
 from segnb.findings import candidates, classify, cubes_of, froc, hits, sensitivity_at, train_classifier
@@ -36,17 +36,18 @@ def train(path, k, a, seed):
                                       focus_share=1., zoom=(.9, 1.3), max_rotate=10, dihedral=True, max_lighting=0)
     counts = dls.train_ds.counts
     dls.train.rng.seed(seed)
-    dls.train.weights = image_weights(counts[:,1:], .6)        # this share of the slices has a nodule, however small
+    dls.train.weights = image_weights(counts[:,1:], a.share)   # so many of the slices have a nodule, however small
     net = UNet(2*k+1, 3, a.width, depth=2, pad=True, norm=True, dropout=0)
     # the weight stays in the predictions: what may be a nodule is to be seen
-    learn = seg_learner(dls, net, SegLoss(weight=class_weights(counts, .75), adjust=False, every=1), precision=a.precision)
+    learn = seg_learner(dls, net, SegLoss(weight=class_weights(counts, a.power), adjust=False, every=1), precision=a.precision)
     with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, a.epochs, a.lr, cbs=ValidateEvery(a.epochs))
     return learn
 
 
 def trained_model(path, k, a, seed):
     "The model of a run, from `--models` where an interrupted run has left it"
-    file = a.models and Path(a.models)/f'chests-k{k}-seed{seed}.safetensors'
+    about = f'chests{a.n}-k{k}-e{a.epochs}-c{a.crop}-w{a.width}-lr{a.lr:g}-p{a.power:g}-s{a.share:g}-seed{seed}'
+    file = a.models and Path(a.models)/f'{about}.safetensors'
     if file and file.exists(): return load_model(file)
     learn = train(path, k, a, seed)
     return load_model(learn.save_model(file)) if file else learn.seg_model()
@@ -67,7 +68,7 @@ def measure(a):
     pd.read_csv(judge/'annotations.csv').to_csv(a.out.replace('.csv', '_nodules.csv'), index=False)
     for k in a.k:
         for seed in a.seeds:
-            run = dict(seed=seed, k=k, epochs=a.epochs, n=a.n, scans=a.judge)
+            run = dict(seed=seed, k=k, epochs=a.epochs, n=a.n, scans=a.judge, judge_seed=a.judge_seed)
             if is_done(a.out, **run): continue
             start = time.process_time()
             model = trained_model(path, k, a, seed)
@@ -88,14 +89,16 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--k', type=int, nargs='+', default=[3], help='neighbours on either side')
     p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='of training')
-    p.add_argument('--n', type=int, default=40, help='scans to train with; each fifth is only for the classifier')
+    p.add_argument('--n', type=int, default=240, help='scans to train with; each fifth is only for the classifier')
     p.add_argument('--judge', type=int, default=40, help='scans to judge by')
     p.add_argument('--judge-seed', type=int, default=2026, help='that these are drawn with')
-    p.add_argument('--epochs', type=int, default=28)
+    p.add_argument('--epochs', type=int, default=24)
     p.add_argument('--crop', type=int, default=32, help='of training crops, pixels')
     p.add_argument('--lr', type=float, default=1e-2, help='peak')
     p.add_argument('--bs', type=int, default=32, help='slices a batch')
-    p.add_argument('--width', type=int, default=16, help="channels of the U-Net's first step")
+    p.add_argument('--width', type=int, default=24, help="channels of the U-Net's first step")
+    p.add_argument('--power', type=float, default=.8, help='of the class weights')
+    p.add_argument('--share', type=float, default=.7, help='of the slices that hold a nodule')
     p.add_argument('--precision', default='auto', choices=['auto','bf16','fp32'])
     p.add_argument('--threshold', type=float, default=.1, help='probability of a candidate')
     p.add_argument('--least', type=float, default=2.25, help="mm that a nodule's radius counts as, at least")
@@ -103,4 +106,4 @@ if __name__ == '__main__':
     p.add_argument('--models', help='a folder to keep the trained segmentations in')
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
     torch.set_num_threads(1)
-    measure(p.parse_args())
+    measure(arguments(p, vary=('seeds', 'k')))

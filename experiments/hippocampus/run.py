@@ -16,7 +16,7 @@ import pandas as pd
 from fastai.torch_core import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, is_done
+from common import add_rows, arguments, is_done
 from segnb.dataloader import SegDataLoaders
 from segnb.dataset import FoldSplitter
 from segnb.learner import seg_learner
@@ -87,5 +87,5 @@ if __name__ == '__main__':
     p.add_argument('--precision', default='auto', choices=['auto','bf16','fp32'])
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--out', required=True, help='a CSV file, to which rows are added')
-    df = measure(p.parse_args())
+    df = measure(arguments(p, vary=('k', 'only')))
     print(df.groupby(['k','tta','class']).dice.agg(['mean','std','count']).round(4).to_string())
