@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import VOID, as_levels, few, is_deep, opened, pages, progress, read_channels, read_image, top_level
+from .core import (VOID, as_levels, few, is_deep, opened, pages, progress, read_channels, read_image,
+                        top_level)
 from .dataset import SegDataset
 from .masks import (Codes, ColorsError, as_whole, codes_and_colors, codes_for, color_table, numbers_of,
                          read_mask, rgb_of, two_meanings, void_names)

@@ -14,9 +14,8 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.torch_core import TensorImage, TensorMask
 from .draw import as_image, colorize, legend_handles, overlay
-from .core import read_lines
 from .masks import Codes, PairFiles, camvid_codes, codes_and_colors, codes_for, mask_numbers, void_names
-from .pairs import FoundPairs, is_scan, stem_of, two_sides
+from .pairs import FoundPairs, is_scan, read_lines, stem_of, two_sides
 
 # %% ../nbs/01_dataset.ipynb #fb98ccb0
 class SegDataset(PairFiles):

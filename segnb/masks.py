@@ -18,9 +18,8 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from fastcore.basics import NS, patch
 from fastcore.foundation import L
 from .core import (VOID, as_levels, few, image_size, is_deep, opened, pair_of, progress, read_channels,
-                        oddities, range_of, read_array, read_lines, resized_image, resized_mask, to_rgb,
-                        pages)
-from .pairs import FoundPairs, is_scan
+                        oddities, pages, range_of, read_array, resized_image, resized_mask, to_rgb)
+from .pairs import FoundPairs, is_scan, read_lines
 
 # %% ../nbs/library/masks.ipynb #ae5ade78
 def color_table(
