@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import (VOID, as_levels, few, is_deep, opened, pages, progress, read_channels, read_image,
-                        top_level)
+from .core import (VOID, as_levels, few, is_deep, pages, progress, read_channels, read_image, top_level)
 from .dataset import SegDataset
 from .masks import (Codes, ColorsError, as_whole, codes_and_colors, codes_for, color_table, numbers_of,
-                         read_mask, rgb_of, two_meanings, void_names)
+                         read_mask, read_roi, rgb_of, two_meanings, void_names)
 from .draw import as_image
 from .pairs import FoundPairs, is_scan, stem_of
 from .scans import read_label, read_scan
@@ -212,7 +211,7 @@ def _image_facts(fn, channels=None, range=None):
 def _inside(a, roi):
     "The numbers of a mask that count: those in the region of interest, where there is one"
     if roi is None: return a
-    with opened(roi, 'a region of interest') as im: inside = np.asarray(im.convert('L')) > 0
+    inside = read_roi(roi)
     if inside.shape != a.shape:
         raise ValueError(f"{roi.name}: the region of interest is of another size than the mask")
     return a[inside]

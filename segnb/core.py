@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['VOID', 'pair_of', 'range_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'is_deep_color',
-           'top_level', 'pages', 'oddities', 'to_rgb', 'opened', 'read_image', 'read_array', 'read_channels',
-           'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask', 'atomic_file',
-           'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory', 'half_dtype',
-           'fast_bf16', 'autocast', 'computed', 'last_row', 'is_error', 'epoch_line', 'machine', 'evidence', 'process',
-           'processes_here', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher', 'peak_memory']
+           'top_level', 'pages', 'told_dark', 'oddities', 'to_rgb', 'opened', 'read_image', 'read_array',
+           'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
+           'atomic_file', 'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory',
+           'half_dtype', 'fast_bf16', 'autocast', 'computed', 'last_row', 'is_error', 'epoch_line', 'machine',
+           'evidence', 'process', 'processes_here', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher',
+           'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, shutil, sys, sysconfig, tempfile
@@ -99,20 +100,26 @@ def pages(img:Image.Image)->int:
     if img.format != 'TIFF' or not fn: return n
     with tifffile.TiffFile(fn) as f: return sum(not (p.is_reduced or p.is_mask) for p in f.pages)
 
+def told_dark(
+    top:int, range=None, # From `top_level`, of an image or of all images of a set; see `to_rgb`
+)->str: # Empty where they are not
+    "A sentence about images of 16 bits that are nearly black"
+    if range is not None or not 0 < top < 2**14: return ''
+    high = 2**int(top).bit_length()-1
+    return (f"16-bit images whose highest value is {top}: divided by 65535 they are nearly black. Pass "
+            f"range=(0, {high}) (colours: save them as TIFF, and pass channels=3, too).")
+
 def oddities(
     img:Image.Image, range=None, # An image that is not decoded yet; see `to_rgb`
 )->tuple: # What is used otherwise than people expect: a sentence for each kind; and `top_level`
     "What one should know of an image file"
     # in this order, as the last two may decode it
     n, top, turned = pages(img), top_level(img, range), img.getexif().get(274, 1)
-    dark, high = range is None and 0 < top < 2**14, 2**int(top).bit_length()-1
     said = dict(
         turned=f"the file says how it is to be turned (EXIF orientation {turned}), and the pixels are used "
                "as they lie. If that is wrong, turn them (ImageOps.exif_transpose) and save",
-        pages=f"holds {n} images, and only the first is used",
-        dark=f"16-bit images whose highest value is {top}: divided by 65535 they are nearly black. Pass "
-             f"range=(0, {high}) (colours: save them as TIFF, and pass channels=3, too)")
-    there = dict(turned=1 < turned < 9, pages=n > 1, dark=dark)
+        pages=f"holds {n} images, and only the first is used")
+    there = dict(turned=1 < turned < 9, pages=n > 1)
     return {k: said[k] for k,yes in there.items() if yes}, top
 
 def _can_scale(img, range):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['void_names', 'camvid_codes', 'cityscapes_codes', 'color_table', 'ColorsError', 'rgb_of', 'as_colors', 'read_mask',
            'numbers_of', 'count_colors', 'mask_numbers', 'Codes', 'codes_and_colors', 'as_whole', 'fit_values',
-           'found_numbers', 'two_meanings', 'guess_codes', 'codes_for', 'PairFiles']
+           'found_numbers', 'two_meanings', 'guess_codes', 'codes_for', 'read_roi', 'PairFiles']
 
 # %% ../nbs/library/masks.ipynb #f9422fb4
 import copy, json, os, re, warnings
@@ -18,7 +18,8 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from fastcore.basics import NS, patch
 from fastcore.foundation import L
 from .core import (VOID, as_levels, few, image_size, is_deep, opened, pair_of, progress, read_channels,
-                        oddities, pages, range_of, read_array, resized_image, resized_mask, to_rgb)
+                        oddities, pages, range_of, read_array, resized_image, resized_mask, to_rgb,
+                        told_dark)
 from .pairs import FoundPairs, is_scan, read_lines
 
 # %% ../nbs/library/masks.ipynb #ae5ade78
@@ -343,6 +344,12 @@ def codes_for(
     return fit_values(named, numbers, masks[0].parent) if named else guess_codes(numbers, masks)
 
 # %% ../nbs/library/masks.ipynb #66ef606a
+def read_roi(
+    fn, # Path of an image
+)->np.ndarray: # bool (H,W)
+    "A region of interest: where an image is not 0"
+    with opened(fn, 'a region of interest') as im: return np.asarray(im.convert('L')) > 0
+
 class PairFiles:
     "Files of images and masks, read one by one; `SegDataset` makes tensors of them"
     overlap = False                         # whether masks are packed: see `OverlapDataset`
@@ -435,7 +442,7 @@ class PairFiles:
 
     def _roi(self, i, shape):
         "Where mask `i` counts: bool (H,W)"
-        with opened(self.rois[i], 'a region of interest') as im: inside = np.asarray(im.convert('L')) > 0
+        inside = read_roi(self.rois[i])
         if inside.shape != shape: raise ValueError(f"{self.rois[i]} is {inside.shape[1]}x{inside.shape[0]}, "
             f"but the mask {self.masks[i]} is {shape[1]}x{shape[0]}: they must have the same size")
         return inside
@@ -453,12 +460,7 @@ class PairFiles:
         seen = self._seen
         if seen.told: return
         seen.told = seen.top > 0 or seen.fourth is not None or bool(seen.odd)
-        for kind,text in seen.odd.items():
-            if kind != 'dark': warnings.warn(text)              # which depends on all of them
-        if self.range is None and 0 < seen.top < 2**14:
-            warnings.warn(f"16-bit images whose highest value is {seen.top}: divided by 65535 they are "
-                          f"nearly black. Pass range=(0, {2**int(seen.top).bit_length()-1}) (colours: save "
-                          "them as TIFF, and pass channels=3, too).")
+        for text in filter(None, (*seen.odd.values(), told_dark(seen.top, self.range))): warnings.warn(text)
         if seen.fourth:
             warnings.warn(f"{seen.fourth} has a fourth channel that varies; it is dropped as transparency "
                           "is. If it is a band of its own (near infrared), pass channels=4 and the network "

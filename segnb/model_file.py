@@ -21,7 +21,7 @@ from fastai.torch_core import default_device
 import segnb
 from .core import (as_levels, as_unit, autocast, fast_bf16, few, half_dtype, lacks_memory, on_device,
                         opened, oddities, pack_masks, pair_of, progress, range_of, read_channels,
-                        resized_image, save_tensors, to_rgb, unpack_masks)
+                        resized_image, save_tensors, to_rgb, told_dark, unpack_masks)
 from .masks import Codes
 from .pairs import image_paths
 from .draw import as_image, class_colors, overlay, overlay_packed
@@ -74,6 +74,7 @@ class SegModel:
         codes = codes if isinstance(codes, Codes) else Codes(codes)
         check_outputs(model, len(codes))
         n = len(codes) if overlap else 1
+        self._told = set()                      # kinds of oddities that were warned of
         self.codes, self.size, self.info = codes, pair_of(size), info or {}
         self.model = model.eval() if device is None else model.to(device).eval()
         self.half = half_dtype(self.device) is not None if half is None else half
@@ -257,10 +258,11 @@ def image(self:SegModel,
     if not isinstance(src, (str, Path, Image.Image)) and not hasattr(src, 'read'): raise TypeError(
         f"{type(src).__name__}: predict takes a path, a PIL image, or an array (H,W,C) or (H,W)")
     with opened(src) as im:
-        odd, told = oddities(im, self.range)[0], self.__dict__.setdefault('_told', set())
-        for kind in odd.keys()-told:            # once for each kind, not for each of a thousand photographs
+        odd, top = oddities(im, self.range)
+        if dark := told_dark(top, self.range): odd['dark'] = dark
+        for kind in odd.keys()-self._told:      # once for each kind, not for each of a thousand photographs
             warnings.warn(f"{getattr(im, 'filename', '') or 'the image'}: {odd[kind]}")
-        told |= odd.keys()
+        self._told |= odd.keys()
         return to_rgb(im, self.range)
 
 def _levels(a, range):
@@ -315,6 +317,10 @@ def predict_batch(self:SegModel,
     "The class maps of a batch"
     return self.decide(self.probs(x)).cpu()
 
+def _mask_ends(classes=()):
+    "How the names of results end: one mask, or one for each of the classes that overlap"
+    return [f'_{c}_mask.png' for c in classes] or ['_mask.png']
+
 def image_files(
     src, dst=None, # A folder of images, or paths; folder of results, which are left out
     classes=(), # Names of classes that overlap: each has a result of its own
@@ -325,7 +331,7 @@ def image_files(
     files = image_paths(src) if folder else list(L(src).map(Path))
     if folder and dst is not None:
         src, dst = Path(src).resolve(), Path(dst).resolve()
-        ends = '_overlay.jpg', *([f'_{c}_mask.png' for c in classes] or ['_mask.png'])
+        ends = '_overlay.jpg', *_mask_ends(classes)
         own = {dst/f'{n}{end}' for f in files for n in (f.stem, f.name) for end in ends}
         under = lambda f: src in dst.parents and dst in f.parents
         files = [f for f in files if f.resolve() not in own and not under(f.resolve())]
@@ -352,7 +358,7 @@ def save_mask(
     im.putpalette(pal.tobytes())
     im.save(fn, 'png')
 
-def _targets(files, dst, overlays, classes=None):
+def _targets(files, dst, overlays, classes=()):
     """Names for the results of each image: masks, one or one for each class, and the overlay.
     Images that share a stem keep their suffix in it."""
     stems = Counter(f.stem for f in files)
@@ -360,7 +366,7 @@ def _targets(files, dst, overlays, classes=None):
     twice = [n for n,k in Counter(names).items() if k > 1]
     if twice: raise ValueError(
         f"several images are called {few(sorted(twice), 3)}: predict their folders one by one")
-    ends = ['_mask.png'] if classes is None else [f'_{c}_mask.png' for c in classes]
+    ends = _mask_ends(classes)
     return [([dst/f'{n}{e}' for e in ends], dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
 
 @patch
@@ -372,8 +378,9 @@ def predict_folder(self:SegModel,
 )->tuple: # `(paths of the masks, {path: reason} of images that failed)`
     """Save a palette PNG `NAME_mask.png` and an image `NAME_overlay.jpg` for each image;
     where classes overlap a black and white `NAME_CLASS_mask.png` for each class"""
-    files, dst = image_files(src, dst, self.classes if self.overlap else ()), Path(dst)
-    targets = _targets(files, dst, overlays, self.classes if self.overlap else None)
+    each = self.classes if self.overlap else ()
+    files, dst = image_files(src, dst, each), Path(dst)
+    targets = _targets(files, dst, overlays, each)
     there = [p for ms,o in targets for p in [*ms, o] if p is not None and p.exists()]
     if there and not overwrite: raise FileExistsError(
         f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be "

@@ -3,8 +3,8 @@
     python experiments/learning_rates/factors.py --out experiments/learning_rates/factors.csv
 
 For each seed: a range test, then runs of 6 epochs of one cycle at a tenth, a third, once, three and ten
-times the learning rate at which four fifths of the fall of its loss are done, and at the constant 0.01, all from the same weights, with the same images and crops in
-the same order.
+times the learning rate at which four fifths of the fall of its loss are done, and at the constant 0.01, all
+from the same weights, with the same images and crops in the same order.
 
 Criterion, fixed beforehand: mean IoU on the validation images, and the difference to the run at the
 suggestion, paired by seed, with a 95 % interval. Three seeds on one data set show the shape; they do not
