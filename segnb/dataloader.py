@@ -228,7 +228,7 @@ def from_dataset(cls:SegDataLoaders,
     memory_gb:float=4., frames=None, # For each of the two sets: see `Frames`, and its `ways`
     num_workers:int=None, # See `SegDataLoader`
     balance=False, # Draw training images by `image_weights`; or its `share` of those that hold anything
-    **aug # To `SegAugment`: zoom, aspect, max_rotate, flip, dihedral, max_lighting, focus (or names), …
+    **aug # To `SegAugment`: zoom, aspect, max_rotate, max_warp, elastic, flip, dihedral, focus (or names), …
 ):
     "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
     aug, device = _checked(aug, ds, bs, val_bs), device or default_device()

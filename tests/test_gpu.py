@@ -108,7 +108,7 @@ def test_the_watch_sees_reads_and_copies(gpu):
     with pytest.raises(Exception, match="same device"): x+torch.zeros(3)
 
 
-@pytest.mark.parametrize("settings", [{}, dict(max_rotate=10, dihedral=True), dict(focus=[3, 8])])
+@pytest.mark.parametrize("settings", [{}, dict(max_rotate=10, dihedral=True), dict(focus=[3, 8]), dict(max_warp=.2, elastic=3, focus=[3])])
 def test_a_batch_is_drawn_and_cropped_without_waiting(learn, gpu, settings):
     dl = pretend(learn.dls.train, gpu)
     dl.augment = SegAugment((64, 64), **settings)

@@ -32,13 +32,14 @@ def test_codes_there_and_back(values, data):
 
 
 @some
-@given(st.integers(0, 2**31), st.integers(24, 90), st.integers(24, 90), st.integers(8, 64), st.integers(8, 64), st.booleans())
-def test_mask_moves_with_image(seed, H, W, h, w, dihedral):
+@given(st.integers(0, 2**31), st.integers(24, 90), st.integers(24, 90), st.integers(8, 64), st.integers(8, 64), st.booleans(), st.booleans())
+def test_mask_moves_with_image(seed, H, W, h, w, dihedral, bent):
     "An image whose channels say which class a pixel has: wherever a crop's pixel is not a blend, its mask agrees"
     torch.manual_seed(seed)
     mask = torch.randint(0, 4, (1, H // 8 + 1, W // 8 + 1)).repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :H, :W].byte()
     image = torch.stack([(mask == c) * 255 for c in (1, 2, 3)], 1).byte()
-    x, y = SegAugment((h, w), zoom=(.5, 2), max_rotate=30, dihedral=dihedral, max_lighting=0)((image, mask))
+    bends = dict(max_warp=.3, elastic=3) if bent else {}
+    x, y = SegAugment((h, w), zoom=(.5, 2), max_rotate=30, dihedral=dihedral, max_lighting=0, **bends)((image, mask))
     assert x.shape == (1, 3, h, w) and y.shape == (1, h, w) and y.dtype == torch.int64
     x, y = x[0].as_subclass(torch.Tensor), y[0].as_subclass(torch.Tensor)
     assert set(y.unique().tolist()) <= {0, 1, 2, 3, VOID}
@@ -55,6 +56,15 @@ def test_windows_that_fit_stay_inside(H, W, crop, zoom, u, v):
     c = random_center(M, (crop, crop), (H, W), torch.tensor([[u, v]]))
     y = resample(torch.zeros(1, 3, H, W, dtype=torch.uint8), torch.zeros(1, H, W, dtype=torch.uint8), sample_grid(M, c, (crop, crop), (H, W)))[1]
     if crop / zoom <= min(H, W) - 1e-3: assert (y == 0).all()
+
+
+@some
+@given(st.integers(0, 2**31), st.integers(60, 200), st.integers(8, 32), st.floats(0, .24))
+def test_warped_windows_that_fit_stay_inside(seed, side, crop, warp):
+    torch.manual_seed(seed)
+    a = SegAugment(crop, zoom=(1, 2), aspect=(1, 1), max_warp=warp)
+    _, y = a((torch.zeros(4, 3, side, side, dtype=torch.uint8), torch.zeros(4, side, side, dtype=torch.uint8)))
+    if crop / (1 - 2*warp) < side - 1e-3: assert (y == 0).all()
 
 
 @some
