@@ -145,7 +145,7 @@ class SegAugment:
         crop = pair_of(crop)
         store_attr()
         if not 0 <= max_warp < .5 or elastic < 0:
-            raise ValueError(f"max_warp {max_warp} must be from 0 to below .5, elastic {elastic} not negative")
+            raise ValueError(f"max_warp {max_warp} must be from 0 to below .5, elastic {elastic} at least 0")
         if min(crop) < 1 or min(*zoom, *aspect) <= 0 or zoom[0] > zoom[1] or aspect[0] > aspect[1]:
             raise ValueError(f"crop {crop}, zoom {zoom} and aspect {aspect} must be positive, and ranges "
                              "(low, high)")
