@@ -35,9 +35,12 @@ VOID = 255   # the value of void in every mask that segnb hands out
 def pair_of(
     size, # `(height,width)`, one number for both, or None
 ):  # The two numbers, or None
-    "A size as height and width"
+    "A size as height and width. Raises `ValueError` where it is none."
     if size is None: return None
-    return (int(size),)*2 if np.ndim(size) == 0 else tuple(int(s) for s in size)
+    pair = (int(size),)*2 if np.ndim(size) == 0 else tuple(int(s) for s in size)
+    if len(pair) != 2 or min(pair) < 1: raise ValueError(
+        f"{size}: a size is a height and a width of at least one pixel, or one number for both")
+    return pair
 
 def range_of(
     range, # `(low,high)`: the values that become black and white; or None
