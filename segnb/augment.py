@@ -34,23 +34,27 @@ def linear_part(
 def center_range(
     M, # (B,2,2) from `linear_part`
     crop, size, # `(height,width)` of crop and frame
-    stretch=1., # (B,1) how many times further than `M` says the corners of a bent window reach
+    warp=None, # See `bend` below
 )->tuple: # Lowest and highest centre, each (B,2) x,y in pixels
     "Between which places a window's centre may lie so that the window stays inside"
     half = torch.tensor([crop[1], crop[0]])/2
-    reach = (M.abs() @ half)*stretch                        # half the window's bounding box in the frame
+    before = after = M.abs() @ half                         # half the window's bounding box in the frame
+    if warp is not None:
+        signs = torch.tensor([[-1.,-1], [-1,1], [1,-1], [1,1]])
+        corners = (half*signs/(1+warp@signs.T)[...,None]) @ M.mT
+        before, after = -corners.amin(1), corners.amax(1)
     full = torch.tensor([size[1], size[0]], dtype=torch.float)
-    return torch.minimum(reach, full-reach), torch.maximum(reach, full-reach)
+    return torch.minimum(before, full-after), torch.maximum(before, full-after)
 
 def random_center(
     M, # (B,2,2) from `linear_part`
     crop, # `(height,width)` of the crop
     size, # `(height,width)` of the frame
     u=None, # (B,2) in 0..1; default random
-    stretch=1., # See `center_range`
+    warp=None, # See `bend` below
 )->torch.Tensor: # (B,2) x,y in the frame, in pixels
     "A place in the frame for each window, uniform among those that keep the window inside"
-    lo, hi = center_range(M, crop, size, stretch)
+    lo, hi = center_range(M, crop, size, warp)
     return lo + (hi-lo)*(torch.rand(len(M), 2) if u is None else u)
 
 # %% ../nbs/05_augment.ipynb #d942b9c5
@@ -64,7 +68,9 @@ def sample_grid(
     # pixels to -1..1; with plain numbers, as a tensor made here would have to be copied to a GPU
     A = torch.stack([M[:,0]*(2/W), M[:,1]*(2/H)], 1)
     c = torch.stack([center[:,0]*(2/W), center[:,1]*(2/H)], 1) - 1
-    if offsets is not None: return torch.einsum('bij,bhwj->bhwi', A, offsets) + c[:,None,None]
+    if offsets is not None:
+        x, y = offsets.split(1, -1)
+        return x*A[:,None,None,:,0] + y*A[:,None,None,:,1] + c[:,None,None]
     xs, ys = (torch.arange(n, device=M.device)+.5-n/2 for n in (w,h))
     cols = A[:,None,None,:,0]*xs[:,None]                    # (B,1,w,2)
     rows = A[:,None,None,:,1]*ys[:,None,None] + c[:,None,None]   # (B,h,1,2)
@@ -87,10 +93,10 @@ def resample(
 # %% ../nbs/05_augment.ipynb #3d49fb7e
 def bend(
     crop, # `(height,width)` of the crop
-    warp=None, # (B,2) x,y: offsets are divided by 1 + this at the right (lower) edge, by 1 - this opposite
+    warp=None, # (B,2) a and b above, together below 1, as nothing is to be divided by 0
     shift=None, # (B,2,k,k): by how many pixels, x and y, the points of a lattice over the crop look further
 )->torch.Tensor: # (B,h,w,2) x,y in pixels of the crop: to be multiplied by `linear_part`
-    "Offsets of a crop's pixels from its middle, seen in another perspective and displaced smoothly"
+    "Offsets of a crop's pixels from its middle, in another perspective, displaced smoothly, or both"
     (h,w), device = crop, (shift if warp is None else warp).device
     xs, ys = (torch.arange(n, device=device)+.5-n/2 for n in (w,h))
     offsets = torch.stack([xs.expand(h,w), ys[:,None].expand(h,w)], 2)[None]
@@ -139,8 +145,8 @@ class SegAugment:
         focus=(), # Indices of classes to lay crops around: see below
         focus_share:float=.5, # Share of the crops that are laid around one, where the image has one
         saturate:bool=True, # Change saturation; not where three channels are something else than colours
-        max_warp:float=0., # Most change of perspective, see `bend`: .2 is a lot; below .5
-        elastic:float=0., # Pixels of the crop by which the points of a 3x3 lattice move: standard deviation
+        max_warp:float=0., # Most change of perspective, across and down, see `bend`: .2 is a lot; below .5
+        elastic:float=0., # Pixels of the crop by which a 3x3 lattice moves (standard deviation); below h/12
     ):
         crop = pair_of(crop)
         store_attr()
@@ -168,19 +174,18 @@ def grid(self:SegAugment, n, size, y=None, device='cpu'):
     angle = torch.empty(n).uniform_(-self.max_rotate, self.max_rotate)
     flips = coin(.5*(self.flip or self.dihedral)), *((coin(.5), coin(.5)) if self.dihedral else ())
     M = linear_part(zoom, aspect, angle, *flips)
-    warp, shift, stretch = self._bends(n)
-    center = random_center(M, self.crop, size, stretch=stretch)
-    if len(self.focus) and y is not None: center = self._focus(center, M, size, y, stretch)
-    M, center, warp, shift = (o if o is None else on_device(o, device) for o in (M, center, warp, shift))
-    offsets = None if warp is None and shift is None else bend(self.crop, warp, shift)
-    return sample_grid(M, center, self.crop, size, offsets)
+    warp, offsets = self._bends(n, device)
+    center = random_center(M, self.crop, size, warp=warp)
+    if len(self.focus) and y is not None: center = self._focus(center, M, size, y, warp, offsets)
+    return sample_grid(on_device(M, device), on_device(center, device), self.crop, size, offsets)
 
 @patch
-def _bends(self:SegAugment, n):
-    "Random `warp` and `shift` for `bend`, None where there is none, and how far the corners reach with them"
+def _bends(self:SegAugment, n, device):
+    "Random `warp` (on the CPU) and bent offsets; None where there are none"
     warp = torch.empty(n, 2).uniform_(-self.max_warp, self.max_warp) if self.max_warp else None
     shift = self.elastic*torch.randn(n, 2, 3, 3) if self.elastic else None
-    return warp, shift, 1. if warp is None else 1/(1-warp.abs().sum(1, keepdim=True))
+    there = [o if o is None else on_device(o, device) for o in (warp, shift)]
+    return warp, bend(self.crop, *there) if self.max_warp or self.elastic else None
 
 @patch
 def lighting(self:SegAugment, n, c=3):
@@ -208,13 +213,17 @@ def _pixel_of(y, classes, u):
     return torch.stack([x, row], 1)+.5, here.any(1)
 
 @patch
-def _focus(self:SegAugment, center, M, size, y, stretch=1.):
+def _focus(self:SegAugment, center, M, size, y, warp, offsets):
     "The centres, a share of them moved so that their windows hold a pixel of a class in `focus`"
-    n, span = len(M), .9*torch.tensor([self.crop[1], self.crop[0]])
+    n, full = len(M), torch.tensor([self.crop[1], self.crop[0]])
     chosen, u = torch.rand(n) < self.focus_share, torch.rand(n, 2)
-    away = (M @ ((torch.rand(n, 2)-.5)*span)[...,None])[...,0]
-    drawn = center, away, *center_range(M, self.crop, size, stretch), chosen, u
-    center, away, lo, hi, chosen, u = (on_device(o, y.device) for o in drawn)
+    at = (torch.rand(n, 2)-.5)*(.9*full)                    # where in the crop the pixel is to be
+    away = (M @ at[...,None])[...,0] if offsets is None else M
+    drawn = center, away, *center_range(M, self.crop, size, warp), chosen, u, (at+full/2).long()
+    center, away, lo, hi, chosen, u, at = (on_device(o, y.device) for o in drawn)
+    if offsets is not None:
+        bent = offsets[torch.arange(n, device=y.device), at[:,1], at[:,0]]
+        away = -(away @ bent[...,None])[...,0]              # the centre lies on the other side of the pixel
     pixel, there = _pixel_of(y, self.focus, u)
     return torch.where((chosen & there)[:,None], torch.clamp(pixel+away, lo, hi), center)
 

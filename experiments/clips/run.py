@@ -15,7 +15,10 @@ clips.csv has the matrices, a row for each recipe, drive, views and true class w
 predicted class; clips_scores.csv what they come to, with a row `all` where the three are there. A run that
 was interrupted goes on: drives that are in the table are not trained again, checkpoints and networks are
 kept in FOLDER, and a network that is there can be judged with other views. Two processes may share the work
-with --clips."""
+with --clips. Ideas are looked at first in short runs on small frames, in a table of their own:
+
+    python experiments/clips/run.py CAMVID --size 180 240 --epochs 10 --views none --change perspective \
+        --work FOLDER --out experiments/clips/screen.csv"""
 import argparse, shutil, sys, time
 from pathlib import Path
 
@@ -33,7 +36,9 @@ from segnb.recipe import ENCODER, data_path, train_recipe
 from segnb.tta import TTA, as_probs
 
 CLIPS = ('0001TP', '0006R0', '0016E5')
-recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'views']
+CHANGES = {'none': {}, 'perspective': dict(max_warp=.2), 'elastic': dict(elastic=4.),
+           'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10)}
+recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'change', 'views']
 
 
 def trained(dls, file, encoder, epochs, lr, seed):
@@ -54,19 +59,19 @@ def matrix(model, dl, classes):
     return cm
 
 
-def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=None, views=('none', 'flip'),
-            clips=CLIPS):
+def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=None, change='none',
+            views=('none', 'flip'), clips=CLIPS):
     "Eleven rows for each clip and kind of views"
     ds, _ = own_split(path)
     if size: ds = ds.at_size(size)
     h, w = ds.size or ds.file_sizes[0]
     for clip in clips:
         run = dict(data=Path(path).name, model=encoder, opt='adam', lr=lr, epochs=epochs, size=f'{h}x{w}',
-                   seed=seed, clip=clip)
+                   seed=seed, change=change, clip=clip)
         todo = [v for v in views if not is_done(out, **run, views=v)]
         if not todo: continue
         set_seed(seed)
-        dls = SegDataLoaders.from_dataset(ds, ClipSplitter([clip]))
+        dls = SegDataLoaders.from_dataset(ds, ClipSplitter([clip]), **CHANGES[change])
         file = Path(work)/('_'.join(str(run[k]) for k in run if k not in ('data','opt'))+'.safetensors')
         file.parent.mkdir(parents=True, exist_ok=True)
         model = trained(dls, file, encoder, epochs, lr, seed)
@@ -104,13 +109,14 @@ if __name__ == '__main__':
     p.add_argument('--lr', type=float, default=4e-3)
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--size', type=int, nargs=2, metavar=('H','W'), help='resize the frames')
+    p.add_argument('--change', default='none', choices=CHANGES, help='of the default augmentation')
     p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`')
     p.add_argument('--clips', nargs='+', default=CLIPS, choices=CLIPS, help='only leave out these')
     p.add_argument('--work', required=True, help='a folder for checkpoints and networks')
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
     measure(data_path(args.data), args.out, args.work, args.encoder, args.epochs, args.lr, args.seed,
-            args.size, args.views, args.clips)
+            args.size, args.change, args.views, args.clips)
     df, out = scores(args.out), Path(args.out)
     with atomic_file(out.with_stem(f'{out.stem}_scores')) as tmp:
         df.to_csv(tmp, float_format='%.5g', index=False)

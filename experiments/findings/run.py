@@ -2,10 +2,11 @@
 
     python experiments/findings/run.py --seeds 1 2 3 --out experiments/findings/findings.csv
 
-Chests are drawn. For each seed, a small U-Net learns to segment nodules from slices with `k` neighbours, everything
-above a low probability becomes a candidate, and a classifier learns from the candidates of the training scans which
-are nodules. The table has a row for each candidate in the scans of `--judge`, which are drawn with another seed and
-serve nothing else: where it is, its mean probability by the segmentation, and the classifier's. `NAME_nodules.csv`
+Chests are drawn. For each seed, a small U-Net learns to segment nodules from slices with `k` neighbours,
+everything above a low probability becomes a candidate, and a classifier learns from the candidates of other
+scans which are nodules: not of those that the segmentation was trained on, where it makes fewer mistakes. The
+table has a row for each candidate in the scans of `--judge`, which are drawn with another seed and serve
+nothing else: where it is, its mean probability by the segmentation, and the classifier's. `NAME_nodules.csv`
 lists the nodules that are there. An interrupted run goes on: what is in the table is not trained again."""
 import argparse, sys, time
 from pathlib import Path
@@ -64,16 +65,16 @@ def table(model, path, threshold):
 
 def measure(a):
     "Train and judge what is not in the table yet"
-    path, judge = chests(n=a.n), chests(n=a.judge, seed=a.judge_seed)
+    path, other, judge = chests(n=a.n), chests(n=a.learn, seed=a.learn_seed), chests(n=a.judge, seed=a.judge_seed)
     pd.read_csv(judge/'annotations.csv').to_csv(a.out.replace('.csv', '_nodules.csv'), index=False)
     for k in a.k:
         for seed in a.seeds:
-            run = dict(seed=seed, k=k, epochs=a.epochs, n=a.n, scans=a.judge, judge_seed=a.judge_seed)
+            run = dict(seed=seed, k=k, epochs=a.epochs, n=a.n, learn=a.learn, scans=a.judge, judge_seed=a.judge_seed)
             if is_done(a.out, **run): continue
             start = time.process_time()
             model = trained_model(path, k, a, seed)
             trained = time.process_time()-start
-            found, cubes, nodules = table(model, path, a.threshold)
+            found, cubes, nodules = table(model, other, a.threshold)
             net = train_classifier(cubes, hits(found, nodules, a.least) >= 0, a.classifier_epochs, seed=seed)
             found, cubes, nodules = table(model, judge, a.threshold)
             found['classified'] = classify(net, cubes)
@@ -89,7 +90,9 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--k', type=int, nargs='+', default=[3], help='neighbours on either side')
     p.add_argument('--seeds', type=int, nargs='+', default=[1, 2, 3], help='of training')
-    p.add_argument('--n', type=int, default=240, help='scans to train with; each fifth is only for the classifier')
+    p.add_argument('--n', type=int, default=240, help='scans for the segmentation; each fifth is for validation')
+    p.add_argument('--learn', type=int, default=240, help='scans for the classifier')
+    p.add_argument('--learn-seed', type=int, default=43, help='that these are drawn with')
     p.add_argument('--judge', type=int, default=40, help='scans to judge by')
     p.add_argument('--judge-seed', type=int, default=2026, help='that these are drawn with')
     p.add_argument('--epochs', type=int, default=24)
