@@ -40,6 +40,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'segnb.augment._fill': ('augment.html#_fill', 'segnb/augment.py'),
                                'segnb.augment._log_uniform': ('augment.html#_log_uniform', 'segnb/augment.py'),
                                'segnb.augment._pixel_of': ('augment.html#_pixel_of', 'segnb/augment.py'),
+                               'segnb.augment._warped': ('augment.html#_warped', 'segnb/augment.py'),
                                'segnb.augment.bend': ('augment.html#bend', 'segnb/augment.py'),
                                'segnb.augment.center_range': ('augment.html#center_range', 'segnb/augment.py'),
                                'segnb.augment.from_albumentations': ('augment.html#from_albumentations', 'segnb/augment.py'),

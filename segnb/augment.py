@@ -41,7 +41,7 @@ def center_range(
     before = after = M.abs() @ half                         # half the window's bounding box in the frame
     if warp is not None:
         signs = torch.tensor([[-1.,-1], [-1,1], [1,-1], [1,1]])
-        corners = (half*signs/(1+warp@signs.T)[...,None]) @ M.mT
+        corners = _warped(half*signs, warp[:,None], crop) @ M.mT
         before, after = -corners.amin(1), corners.amax(1)
     full = torch.tensor([size[1], size[0]], dtype=torch.float)
     return torch.minimum(before, full-after), torch.maximum(before, full-after)
@@ -91,6 +91,11 @@ def resample(
     return xc, yc.to(torch.uint8)-1
 
 # %% ../nbs/05_augment.ipynb #3d49fb7e
+def _warped(offsets, warp, crop):
+    "Offsets (...,2) from the middle of a crop, each divided by the number for its place"
+    (x, y), (a, b), (h, w) = offsets.split(1, -1), warp.split(1, -1), crop
+    return offsets/(1 + a*x*(2/w) + b*y*(2/h))
+
 def bend(
     crop, # `(height,width)` of the crop
     warp=None, # (B,2) a and b above, together below 1, as nothing is to be divided by 0
@@ -100,9 +105,7 @@ def bend(
     (h,w), device = crop, (shift if warp is None else warp).device
     xs, ys = (torch.arange(n, device=device)+.5-n/2 for n in (w,h))
     offsets = torch.stack([xs.expand(h,w), ys[:,None].expand(h,w)], 2)[None]
-    if warp is not None:
-        across, down = warp[:,0,None,None]*(xs*2/w), warp[:,1,None,None]*(ys*2/h)[:,None]
-        offsets = offsets/(1+across+down)[...,None]
+    if warp is not None: offsets = _warped(offsets, warp[:,None,None], crop)
     if shift is None: return offsets
     smooth = F.interpolate(shift, size=crop, mode='bicubic', align_corners=True)
     return offsets + smooth.permute(0,2,3,1)
@@ -152,9 +155,8 @@ class SegAugment:
         store_attr()
         if not 0 <= max_warp < .5 or elastic < 0:
             raise ValueError(f"max_warp {max_warp} must be from 0 to below .5, elastic {elastic} at least 0")
-        if min(crop) < 1 or min(*zoom, *aspect) <= 0 or zoom[0] > zoom[1] or aspect[0] > aspect[1]:
-            raise ValueError(f"crop {crop}, zoom {zoom} and aspect {aspect} must be positive, and ranges "
-                             "(low, high)")
+        if min(*zoom, *aspect) <= 0 or zoom[0] > zoom[1] or aspect[0] > aspect[1]:
+            raise ValueError(f"zoom {zoom} and aspect {aspect} must be positive, and ranges (low, high)")
 
     def __repr__(self):
         shown = {k: getattr(self, k) for k in ('crop','zoom','max_rotate','dihedral')}
@@ -218,12 +220,12 @@ def _focus(self:SegAugment, center, M, size, y, warp, offsets):
     n, full = len(M), torch.tensor([self.crop[1], self.crop[0]])
     chosen, u = torch.rand(n) < self.focus_share, torch.rand(n, 2)
     at = (torch.rand(n, 2)-.5)*(.9*full)                    # where in the crop the pixel is to be
-    away = (M @ at[...,None])[...,0] if offsets is None else M
-    drawn = center, away, *center_range(M, self.crop, size, warp), chosen, u, (at+full/2).long()
-    center, away, lo, hi, chosen, u, at = (on_device(o, y.device) for o in drawn)
-    if offsets is not None:
-        bent = offsets[torch.arange(n, device=y.device), at[:,1], at[:,0]]
-        away = -(away @ bent[...,None])[...,0]              # the centre lies on the other side of the pixel
+    drawn = center, M, *center_range(M, self.crop, size, warp), chosen, u, at
+    center, M, lo, hi, chosen, u, at = (on_device(o, y.device) for o in drawn)
+    if offsets is not None:                                 # the centre lies on the other side of the pixel
+        row, col = (at[:,1]+self.crop[0]/2).long(), (at[:,0]+self.crop[1]/2).long()
+        at = -offsets[torch.arange(n, device=y.device), row, col]
+    away = (M @ at[...,None])[...,0]
     pixel, there = _pixel_of(y, self.focus, u)
     return torch.where((chosen & there)[:,None], torch.clamp(pixel+away, lo, hi), center)
 
