@@ -20,10 +20,13 @@ with --clips. Ideas are looked at first in short runs on small frames, in a tabl
     python experiments/clips/run.py CAMVID --size 180 240 --epochs 10 --views none --change perspective \
         --work FOLDER --out experiments/clips/screen.csv"""
 import argparse, shutil, sys, time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd, torch
 from fastai.torch_core import set_seed
+from fastai.vision.core import TensorImage
+from torchvision.transforms.v2.functional import gaussian_blur
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import add_rows, is_done, own_split, rows_of
@@ -33,18 +36,46 @@ from segnb.dataset import ClipSplitter
 from segnb.metrics import ConfusionMatrix
 from segnb.model_file import load_model
 from segnb.recipe import ENCODER, data_path, train_recipe
+from segnb.streets import streets
 from segnb.tta import TTA, as_probs
 
 CLIPS = ('0001TP', '0006R0', '0016E5')
 CHANGES = {'none': {}, 'perspective': dict(max_warp=.2), 'elastic': dict(elastic=4.),
-           'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10)}
+           'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10),
+           'camera': {}, 'drawn': {}}           # of the default augmentation; the last two: see below
 recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'change', 'views']
+
+
+def camera(x):
+    "Images as another camera has them: gamma, a cast of each colour, blur in a third, noise"
+    n, device = len(x), x.device
+    gamma, cast = torch.exp(.3*torch.randn(n, 1, 1, 1)), torch.exp(.1*torch.randn(n, 3, 1, 1))
+    blurred, sigma, noise = torch.rand(n) < 1/3, torch.empty(n).uniform_(.5, 1.5), torch.rand(n, 1, 1, 1)*.05
+    x = x.clamp(0, 1)**gamma.to(device) * cast.to(device)
+    for i in blurred.nonzero().flatten().tolist(): x[i] = gaussian_blur(x[i], 9, sigma[i].item())
+    return (x + noise.to(device)*torch.randn_like(x)).clamp(0, 1)
+
+
+def with_camera(augment):
+    "An augmentation whose crops get `camera` as well"
+    def changed(b):
+        x, y = augment(b)
+        return TensorImage(camera(x.as_subclass(torch.Tensor))), y
+    return changed
+
+
+def drawn_first(encoder, classes, size, epochs, lr):
+    "A network that has learned the same classes from drawn streets, in as many epochs (of 240 images)"
+    dls = SegDataLoaders.from_path(streets(), size=size)
+    assert list(dls.classes) == list(classes)
+    return train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False).model
 
 
 def trained(dls, file, encoder, epochs, lr, seed):
     "The network of a file; trained, from its last checkpoint, where there is none"
     if not file.exists():
         work, start = file.with_suffix('.training'), time.process_time()
+        if callable(encoder): encoder = encoder()
         learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
         print(f'{time.process_time()-start:.0f} core seconds', flush=True)
         learn.save_model(file)
@@ -72,9 +103,12 @@ def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=N
         if not todo: continue
         set_seed(seed)
         dls = SegDataLoaders.from_dataset(ds, ClipSplitter([clip]), **CHANGES[change])
+        network = encoder
+        if change == 'camera': dls.train.augment = with_camera(dls.train.augment)
+        if change == 'drawn': network = partial(drawn_first, encoder, dls.classes, (h,w), epochs, lr)
         file = Path(work)/('_'.join(str(run[k]) for k in run if k not in ('data','opt'))+'.safetensors')
         file.parent.mkdir(parents=True, exist_ok=True)
-        model = trained(dls, file, encoder, epochs, lr, seed)
+        model = trained(dls, file, network, epochs, lr, seed)
         for v in todo:
             cm = matrix(model if v == 'none' else TTA(model, v), dls.valid, dls.classes)
             add_rows([dict(run, views=v, frames=len(dls.valid_ds), true=c, **dict(zip(cm.classes, row)))
@@ -109,7 +143,7 @@ if __name__ == '__main__':
     p.add_argument('--lr', type=float, default=4e-3)
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--size', type=int, nargs=2, metavar=('H','W'), help='resize the frames')
-    p.add_argument('--change', default='none', choices=CHANGES, help='of the default augmentation')
+    p.add_argument('--change', default='none', choices=CHANGES, help='to the recipe')
     p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`')
     p.add_argument('--clips', nargs='+', default=CLIPS, choices=CLIPS, help='only leave out these')
     p.add_argument('--work', required=True, help='a folder for checkpoints and networks')
