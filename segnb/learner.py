@@ -81,7 +81,7 @@ class SegLearner(Learner):
         self.remove_cbs([cb for cb in self.cbs if isinstance(cb, (Bfloat16, MixedPrecision))])
         return self
     def freeze(self):
-        "Freeze the encoder; decoder and head go on learning"
+        "Freeze the encoder, but for its batch norm where `train_bn`; decoder and head go on learning"
         self.freeze_to(1 if len(self.splitter(self.model)) > 1 else 0)
 
     def to_parallel(self, *args, **kwargs): raise NotImplementedError(several_processes)

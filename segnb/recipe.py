@@ -188,7 +188,7 @@ ENCODER = 'tf_efficientnet_lite1'
 def train_recipe(
     dls, # `SegDataLoaders`
     epochs:int=None, # Of one cycle; default: 30, or as many as 300 training steps take where that is more
-    lr:float=4e-3, # Peak learning rate of decoder and head; the encoder gets a third
+    lr:float=4e-3, # Peak learning rate of the head; the encoder has a third of it, the decoder between
     encoder=ENCODER, # Any timm encoder, or a network as `seg_learner` takes it
     precision:str='auto', # 'bf16', 'fp32' or 'auto'
     validate_every:int=None, # Epochs between validations; default: half way and at the end
@@ -230,14 +230,13 @@ def _hash(data:bytes): return hashlib.blake2b(data, digest_size=8).hexdigest()
 def course_learner(
     seed:int=1, # For weights, order and crops
     epochs:int=6, lr:float=1e-2, # Epochs, and peak learning rate
-    **loss # To `SegLoss`, beside the class weights
+    **loss # To `SegLoss`; by default it gets the class weights
 ):  # `SegLearner` on street scenes of 96x128, on the CPU
     "A trained network for the chapters: trained once, then read from the cache folder"
     dls = SegDataLoaders.from_path(streets(), size=(96,128), crop=(64,96), bs=8, device='cpu')
     torch.manual_seed(seed)
     dls.train.rng.seed(seed)
-    weight = class_weights(dls.train_ds.counts)
-    learn = seg_learner(dls, loss_func=SegLoss(weight=weight, **loss))
+    learn = seg_learner(dls, loss_func=SegLoss(**{'weight': class_weights(dls.train_ds.counts)} | loss))
     code = b''.join((Path(segnb.__file__).parent/f'{m}.py').read_bytes() for m in _trains)
     about = json.dumps([seed, epochs, lr, loss, _hash(code+torch.__version__.encode()), learn.half])
     file = segnb_home()/'networks'/f'{_hash(about.encode())}.safetensors'

@@ -35,14 +35,17 @@ from segnb.dataloader import SegDataLoaders
 from segnb.dataset import ClipSplitter
 from segnb.metrics import ConfusionMatrix
 from segnb.model_file import load_model
-from segnb.recipe import ENCODER, data_path, train_recipe
+from segnb.learner import seg_learner, seg_splitter
+from segnb.recipe import ENCODER, ValidateEvery, data_path, train_recipe
 from segnb.streets import streets
 from segnb.tta import TTA, as_probs
+from segnb.unet import EncoderUNet
 
 CLIPS = ('0001TP', '0006R0', '0016E5')
+# to the default augmentation; of those without values, each is a function or a line below
 CHANGES = {'none': {}, 'perspective': dict(max_warp=.2), 'elastic': dict(elastic=4.),
            'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10),
-           'camera': {}, 'drawn': {}}           # of the default augmentation; the last two: see below
+           'camera': {}, 'drawn': {}, 'unfrozen': {}, 'two groups': {}}
 recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'change', 'views']
 
 
@@ -71,12 +74,21 @@ def drawn_first(encoder, classes, size, epochs, lr):
     return train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False).model
 
 
-def trained(dls, file, encoder, epochs, lr, seed):
+def two_groups(model):
+    "Encoder, and decoder with head: the decoder, which starts at random, learns as fast as the head"
+    encoder, decoder, head = seg_splitter(model)
+    return [encoder, decoder+head]
+
+
+def trained(dls, file, encoder, epochs, lr, change):
     "The network of a file; trained, from its last checkpoint, where there is none"
     if not file.exists():
         work, start = file.with_suffix('.training'), time.process_time()
         if callable(encoder): encoder = encoder()
-        learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
+        if change == 'two groups':
+            learn = seg_learner(dls, encoder, splitter=two_groups, cbs=ValidateEvery(epochs))
+            with learn.no_bar(): learn.fit_one_cycle(epochs, slice(lr/3, lr), resume=work)
+        else: learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
         print(f'{time.process_time()-start:.0f} core seconds', flush=True)
         learn.save_model(file)
         shutil.rmtree(work, ignore_errors=True)
@@ -105,10 +117,11 @@ def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=N
         dls = SegDataLoaders.from_dataset(ds, ClipSplitter([clip]), **CHANGES[change])
         network = encoder
         if change == 'camera': dls.train.augment = with_camera(dls.train.augment)
+        if change == 'unfrozen': network = partial(EncoderUNet, len(dls.classes), encoder)
         if change == 'drawn': network = partial(drawn_first, encoder, dls.classes, (h,w), epochs, lr)
         file = Path(work)/('_'.join(str(run[k]) for k in run if k not in ('data','opt'))+'.safetensors')
         file.parent.mkdir(parents=True, exist_ok=True)
-        model = trained(dls, file, network, epochs, lr, seed)
+        model = trained(dls, file, network, epochs, lr, change)
         for v in todo:
             cm = matrix(model if v == 'none' else TTA(model, v), dls.valid, dls.classes)
             add_rows([dict(run, views=v, frames=len(dls.valid_ds), true=c, **dict(zip(cm.classes, row)))

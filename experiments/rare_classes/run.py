@@ -37,6 +37,7 @@ def recipes(counts, rare):
     return {'plain': ({}, plain()),
             'weights': ({}, weighted(1)),
             'root weights': ({}, weighted(.5)),
+            'adjusted root weights': ({}, SegLoss(weight=class_weights(counts, .5), dice=0)),
             'dice': ({}, SegLoss()),
             'sampling': (dict(balance=True), plain()),
             'crops': (crops, plain()),

@@ -5,7 +5,7 @@ from drawing import BLUE, GREEN, GREY, PALE, RED, Drawing
 def pixel_loss():
     "From the logits of one pixel to its cross-entropy, and to the loss of a batch"
     d = Drawing(900, 210)
-    names, logits, probs = ("Road", "Car", "Tree"), ("2.1", "3.4", "-0.5"), ("0.21", "0.77", "0.02")
+    names, logits, probs = ("Road", "Car", "Tree"), ("2.1", "3.4", "-0.2"), ("0.21", "0.77", "0.02")
     for x, title in ((90, "logits of a pixel"), (330, "probabilities"), (575, "cross-entropy"), (800, "loss of a batch")):
         d.text(x, 18, title, 13.5, bold=True)
     for k, (name, logit, p) in enumerate(zip(names, logits, probs)):
