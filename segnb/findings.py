@@ -148,7 +148,8 @@ def plot_froc(
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]
     for k,(name,cs) in enumerate(curves.items()):
         for i,c in enumerate([cs] if isinstance(cs, pd.DataFrame) else cs):
-            fps, s = np.r_[1/8, c.fps.clip(1/8), 16], np.r_[0, c.sensitivity, c.sensitivity.max()]
+            fps = np.r_[1/8, c.fps.clip(1/8), max(16, c.fps.max())]
+            s = np.r_[0, c.sensitivity, c.sensitivity.max()]
             ax.step(fps, s, where='post', color=f'C{k}', label=None if i else name)
     ax.set(xscale='log', xlim=(1/8, 16), ylim=(0, 1.02), xticks=[1/8, 1/4, 1/2, 1, 2, 4, 8, 16],
            xticklabels=['1/8','1/4','1/2',1,2,4,8,16], xlabel='false positives for each scan',

@@ -45,7 +45,7 @@ CLIPS = ('0001TP', '0006R0', '0016E5')
 # to the default augmentation; of those without values, each is a function or a line below
 CHANGES = {'none': {}, 'perspective': dict(max_warp=.2), 'elastic': dict(elastic=4.),
            'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10),
-           'camera': {}, 'drawn': {}, 'unfrozen': {}, 'two groups': {}}
+           'camera': {}, 'drawn': {}, 'unfrozen': {}, 'two groups': {}, 'standardised': {}}
 recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'change', 'views']
 
 
@@ -74,6 +74,11 @@ def drawn_first(encoder, classes, size, epochs, lr):
     return train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False).model
 
 
+class Standardised(InputNorm):
+    "In place of a network's `normalize`: each channel of each image with mean 0 and deviation 1"
+    def forward(self, x): return (x-x.mean((2,3), keepdim=True))/(x.std((2,3), keepdim=True)+.01)
+
+
 def two_groups(model):
     "Encoder, and decoder with head: the decoder, which starts at random, learns as fast as the head"
     encoder, decoder, head = seg_splitter(model)
@@ -88,11 +93,17 @@ def trained(dls, file, encoder, epochs, lr, change):
         if change == 'two groups':
             learn = seg_learner(dls, encoder, splitter=two_groups, cbs=ValidateEvery(epochs))
             with learn.no_bar(): learn.fit_one_cycle(epochs, slice(lr/3, lr), resume=work)
+        elif change == 'standardised':
+            network = EncoderUNet(len(dls.classes), encoder).freeze_stages()
+            network.normalize = Standardised((0,)*3, (1,)*3)
+            learn = train_recipe(dls, epochs, lr, network, validate_every=epochs, bars=False, resume=work)
         else: learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
         print(f'{time.process_time()-start:.0f} core seconds', flush=True)
         learn.save_model(file)
         shutil.rmtree(work, ignore_errors=True)
-    return as_probs(load_model(file))
+    model = load_model(file)
+    if change == 'standardised': model.model.normalize.__class__ = Standardised
+    return as_probs(model)
 
 
 def matrix(model, dl, classes):

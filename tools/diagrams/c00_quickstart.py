@@ -3,7 +3,7 @@ from drawing import BLUE, GREEN, PALE, RED, Drawing, root
 
 
 def road_map():
-    d = Drawing(900, 392)
+    d = Drawing(900, 454)
     rows = [("Data", BLUE, [("01", "dataset", "masks and fair splits"), ("05", "augment", "moving image and mask"),
                             ("06", "dataloader", "from files to batches")]),
             ("Network and loss", GREEN, [("02", "U-Net", "encoder, decoder, skips"), ("03", "loss", "what training minimises"),
@@ -12,10 +12,10 @@ def road_map():
                                ("09", "one cycle", "large, then small steps")]),
             ("Looking and trusting", "#b07aa1", [("10", "TTA", "views, models, tiles"), ("11", "interpret", "where is it wrong?"),
                                                 ("12", "calibrate", "how sure may it be?"), ("13", "views", "look at it live"),
-                                                ("14", "volume", "scans, slice by slice")])]
+                                                ("14", "volume", "scans, slice by slice"), ("15", "feedback", "learn from corrections")])]
     for k, (title, color, chapters) in enumerate(rows):
         x = 12+222*k
-        d.box(x, 14, 206, 362, fill="white", stroke=color, r=8)
+        d.box(x, 14, 206, 424, fill="white", stroke=color, r=8)
         d.text(x+103, 36, title, 15, color, bold=True)
         for j, (n, name, about) in enumerate(chapters):
             y = 60+62*j
@@ -23,7 +23,7 @@ def road_map():
             d.text(x+28, y+16, n, 13, color, bold=True)
             d.text(x+44, y+16, name, 14, anchor="start")
             d.text(x+44, y+35, about, 10.5, "#555", anchor="start")
-        if k: d.line((x-15, 195), (x-2, 195))
+        if k: d.line((x-15, 226), (x-2, 226))
     d.save("road_map")
 
 
