@@ -15,7 +15,9 @@ clips.csv has the matrices, a row for each recipe, drive, views and true class w
 predicted class; clips_scores.csv what they come to, with a row `all` where the three are there. A run that
 was interrupted goes on: drives that are in the table are not trained again, checkpoints and networks are
 kept in FOLDER, and a network that is there can be judged with other views. Two processes may share the work
-with --clips. Ideas are looked at first in short runs on small frames, in a table of their own:
+with --clips. With the views `standardised` a trained network gets its images with the mean and deviation of
+the average training image. --clips valid is CamVid's own split, to see what a change does there. Ideas are
+looked at first in short runs on small frames, in a table of their own:
 
     python experiments/clips/run.py CAMVID --size 180 240 --epochs 10 --views none --change perspective \
         --work FOLDER --out experiments/clips/screen.csv"""
@@ -74,9 +76,25 @@ def drawn_first(encoder, classes, size, epochs, lr):
     return train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False).model
 
 
-class Standardised(InputNorm):
-    "In place of a network's `normalize`: each channel of each image with mean 0 and deviation 1"
-    def forward(self, x): return (x-x.mean((2,3), keepdim=True))/(x.std((2,3), keepdim=True)+.01)
+def standardised(x, mean=.45, std=.25):
+    "Images (B,3,H,W) in 0..1, each channel of each with this mean and deviation (but for what is cut off)"
+    return ((x-x.mean((2,3), keepdim=True))/(x.std((2,3), keepdim=True)+.01)*std+mean).clamp(0, 1)
+
+
+class Standardised(torch.nn.Module):
+    "A trained network that gets its images with the mean and deviation of the average training image"
+    def __init__(self, model, train):
+        super().__init__()
+        images = [train[i][0]/255 for i in range(len(train))]
+        self.model = as_probs(model)
+        self.mean, self.std = (torch.stack([f(x, (1,2)) for x in images]).mean(0).view(-1,1,1)
+                               for f in (torch.mean, torch.std))
+    def forward(self, x): return self.model(standardised(x.as_subclass(torch.Tensor), self.mean, self.std))
+
+
+def standardise(frames):
+    "All frames, in memory, in place"
+    for x, _ in (frames[i] for i in range(len(frames))): x.copy_(standardised(x[None]/255)[0]*255)
 
 
 def two_groups(model):
@@ -93,17 +111,11 @@ def trained(dls, file, encoder, epochs, lr, change):
         if change == 'two groups':
             learn = seg_learner(dls, encoder, splitter=two_groups, cbs=ValidateEvery(epochs))
             with learn.no_bar(): learn.fit_one_cycle(epochs, slice(lr/3, lr), resume=work)
-        elif change == 'standardised':
-            network = EncoderUNet(len(dls.classes), encoder).freeze_stages()
-            network.normalize = Standardised((0,)*3, (1,)*3)
-            learn = train_recipe(dls, epochs, lr, network, validate_every=epochs, bars=False, resume=work)
         else: learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
         print(f'{time.process_time()-start:.0f} core seconds', flush=True)
         learn.save_model(file)
         shutil.rmtree(work, ignore_errors=True)
-    model = load_model(file)
-    if change == 'standardised': model.model.normalize.__class__ = Standardised
-    return as_probs(model)
+    return as_probs(load_model(file))
 
 
 def matrix(model, dl, classes):
@@ -116,7 +128,7 @@ def matrix(model, dl, classes):
 def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=None, change='none',
             views=('none', 'flip'), clips=CLIPS):
     "Eleven rows for each clip and kind of views"
-    ds, _ = own_split(path)
+    ds, split = own_split(path)
     if size: ds = ds.at_size(size)
     h, w = ds.size or ds.file_sizes[0]
     for clip in clips:
@@ -125,8 +137,11 @@ def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=N
         todo = [v for v in views if not is_done(out, **run, views=v)]
         if not todo: continue
         set_seed(seed)
-        dls = SegDataLoaders.from_dataset(ds, ClipSplitter([clip]), **CHANGES[change])
+        how = split if clip == 'valid' else ClipSplitter([clip])
+        dls = SegDataLoaders.from_dataset(ds, how, **CHANGES[change])
         network = encoder
+        if change == 'standardised':
+            for frames in (dls.train_ds, dls.valid_ds): standardise(frames)
         if change == 'camera': dls.train.augment = with_camera(dls.train.augment)
         if change == 'unfrozen': network = partial(EncoderUNet, len(dls.classes), encoder)
         if change == 'drawn': network = partial(drawn_first, encoder, dls.classes, (h,w), epochs, lr)
@@ -134,7 +149,10 @@ def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=N
         file.parent.mkdir(parents=True, exist_ok=True)
         model = trained(dls, file, network, epochs, lr, change)
         for v in todo:
-            cm = matrix(model if v == 'none' else TTA(model, v), dls.valid, dls.classes)
+            seen, *kinds = model, *v.split()                        # standardised first, then its views
+            if 'standardised' in kinds: seen = Standardised(seen, dls.train_ds)
+            for kind in set(kinds)-{'standardised', 'none'}: seen = TTA(seen, kind)
+            cm = matrix(seen, dls.valid, dls.classes)
             add_rows([dict(run, views=v, frames=len(dls.valid_ds), true=c, **dict(zip(cm.classes, row)))
                       for c, row in zip(cm.classes, cm.matrix.tolist())], out)
             print(f'{run}, views {v}: mean IoU {cm.mean_iou:.3f}, accuracy {cm.pixel_acc:.3f}', flush=True)
@@ -147,11 +165,11 @@ def scores(out):
         classes = list(part['true'].unique())
         counts = {c: torch.tensor(g.set_index('true').loc[classes, classes].to_numpy())
                   for c, g in part.groupby('clip', sort=False)}
-        if len(counts) == len(CLIPS): counts['all'] = sum(counts.values())
+        if set(CLIPS) <= set(counts): counts['all'] = sum(counts[c] for c in CLIPS)
         for clip, m in counts.items():
             cm = ConfusionMatrix(classes=classes)
             cm.matrix = m
-            seen = part if clip == 'all' else part[part['clip'] == clip]
+            seen = part[part['clip'].isin(CLIPS)] if clip == 'all' else part[part['clip'] == clip]
             frames = int(seen.groupby('clip').frames.first().sum())
             rows.append(dict(zip(recipe, about), clip=clip, frames=frames,
                              mean_iou=cm.mean_iou, pixel_acc=cm.pixel_acc,
@@ -168,8 +186,9 @@ if __name__ == '__main__':
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--size', type=int, nargs=2, metavar=('H','W'), help='resize the frames')
     p.add_argument('--change', default='none', choices=CHANGES, help='to the recipe')
-    p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`')
-    p.add_argument('--clips', nargs='+', default=CLIPS, choices=CLIPS, help='only leave out these')
+    p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`, standardised, or both')
+    p.add_argument('--clips', nargs='+', default=CLIPS, choices=[*CLIPS, 'valid'],
+                   help="only leave out these; 'valid': CamVid's own split")
     p.add_argument('--work', required=True, help='a folder for checkpoints and networks')
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
