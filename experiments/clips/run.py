@@ -40,7 +40,7 @@ from segnb.model_file import load_model
 from segnb.learner import seg_learner, seg_splitter
 from segnb.recipe import ENCODER, ValidateEvery, data_path, train_recipe
 from segnb.streets import streets
-from segnb.tta import TTA, as_probs
+from segnb.tta import TTA, Wrapper, as_probs
 from segnb.unet import EncoderUNet
 
 CLIPS = ('0001TP', '0006R0', '0016E5')
@@ -81,19 +81,20 @@ def standardised(x, mean=.45, std=.25):
     return ((x-x.mean((2,3), keepdim=True))/(x.std((2,3), keepdim=True)+.01)*std+mean).clamp(0, 1)
 
 
-class Standardised(torch.nn.Module):
+class Standardised(Wrapper):
     "A trained network that gets its images with the mean and deviation of the average training image"
     def __init__(self, model, train):
-        super().__init__()
+        super().__init__(model)
         images = [train[i][0]/255 for i in range(len(train))]
-        self.model = as_probs(model)
         self.mean, self.std = (torch.stack([f(x, (1,2)) for x in images]).mean(0).view(-1,1,1)
                                for f in (torch.mean, torch.std))
-    def forward(self, x): return self.model(standardised(x.as_subclass(torch.Tensor), self.mean, self.std))
+    def forward(self, x):
+        return self.members[0](standardised(x.as_subclass(torch.Tensor), self.mean, self.std))
 
 
 def standardise(frames):
-    "All frames, in memory, in place"
+    "All frames, in place; what is not in memory would be read again as it was"
+    assert frames.way == 'memory', frames.where
     for x, _ in (frames[i] for i in range(len(frames))): x.copy_(standardised(x[None]/255)[0]*255)
 
 
@@ -186,7 +187,7 @@ if __name__ == '__main__':
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--size', type=int, nargs=2, metavar=('H','W'), help='resize the frames')
     p.add_argument('--change', default='none', choices=CHANGES, help='to the recipe')
-    p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`, standardised, or both')
+    p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`, or standardised')
     p.add_argument('--clips', nargs='+', default=CLIPS, choices=[*CLIPS, 'valid'],
                    help="only leave out these; 'valid': CamVid's own split")
     p.add_argument('--work', required=True, help='a folder for checkpoints and networks')
