@@ -1,4 +1,5 @@
 # Two commands: `make demo` shows what this is, `make test` checks everything. Both make .venv when it is not there.
+# `make test SLOW=1` also runs the cells flagged `slow` where there is no GPU: longer training runs of the solutions.
 PYTHON ?= python3
 BIN := .venv/bin
 SPEC := settings.ini setup.py pyproject.toml
@@ -21,7 +22,7 @@ docs: .venv/installed-dev
 # make save NB=nbs/02_unet.ipynb: export a notebook, run it, keep its outputs
 save: .venv/installed-dev
 	$(BIN)/nbdev-export
-	$(BIN)/nbdev-test $(NB) --save
+	$(BIN)/nbdev-test $(NB) --save --flags slow
 	$(BIN)/python tools/tidy.py $(NB)
 	$(BIN)/nbdev-clean --fname $(NB)
 

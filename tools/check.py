@@ -54,11 +54,14 @@ def run_notebook(path, **flags):
 
 
 def notebooks():
-    """Run every notebook; cells flagged `cuda` only where there is a GPU. Each has a process of its own, because a notebook
-    defines what the package exports once more. They are forked from this one, so that only one imports."""
+    """Run every notebook; cells flagged `cuda` only where there is a GPU, those flagged `slow` there or with `make test SLOW=1`.
+    Each has a process of its own, because a notebook defines what the package exports once more. They are forked from this
+    one, so that only one imports."""
     import torch, segnb.all                            # noqa: F401
     from nbdev.config import get_config
-    flags = dict(skip_flags=get_config(root).tst_flags.split(), force_flags=["cuda"] if torch.cuda.is_available() else [])
+    gpu = torch.cuda.is_available()
+    asked = ["cuda"] * gpu + ["slow"] * (gpu or os.environ.get("SLOW") == "1")
+    flags = dict(skip_flags=get_config(root).tst_flags.split(), force_flags=asked)
 
     todo, running, passed = notebooks_in(root / "nbs"), {}, []
     while todo or running:
