@@ -131,6 +131,8 @@ def train(
     procs:int=1, # Processes on this machine, each on a GPU of its own where there are some
     # Decoded frames in memory, in a file that is kept, or decoded as they are drawn; default: by size
     frames:Annotated[str, dict(choices=['memory','file','decode'])]=None,
+    # Bring all images to the same light, in training and in predictions; for frames of other days and cameras
+    standardize:bool=False,
     **kwargs
 ):
     "Train on a data set, print scores by class, save the model"
@@ -156,7 +158,8 @@ def train(
         free_place(out, overwrite)
         _free_checkpoints(folder, overwrite, resume)
     set_seed(seed)
-    start, dls = time.time(), train_loaders(path, crop, bs, size, resize, k, axes, frames, **kwargs)
+    start, dls = time.time(), train_loaders(path, crop, bs, size, resize, k, axes, frames, standardize,
+                                            **kwargs)
     if threshold: check_threshold(dls)
     volumes = dls.train_ds.ds.volume
     what = 'slices' if volumes else 'images'

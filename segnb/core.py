@@ -6,10 +6,10 @@
 __all__ = ['VOID', 'pair_of', 'range_of', 'few', 'pack_masks', 'unpack_masks', 'center_crop', 'is_deep', 'is_deep_color',
            'top_level', 'pages', 'told_dark', 'oddities', 'to_rgb', 'opened', 'read_image', 'read_array',
            'read_channels', 'image_size', 'as_levels', 'on_device', 'as_unit', 'resized_image', 'resized_mask',
-           'atomic_file', 'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time', 'progress', 'lacks_memory',
-           'half_dtype', 'fast_bf16', 'autocast', 'computed', 'last_row', 'is_error', 'epoch_line', 'machine',
-           'evidence', 'process', 'processes_here', 'over_processes', 'is_fitting', 'is_half', 'group_names', 'Watcher',
-           'peak_memory']
+           'standardized_image', 'atomic_file', 'atomic_folder', 'save_tensors', 'segnb_home', 'one_at_a_time',
+           'progress', 'lacks_memory', 'half_dtype', 'fast_bf16', 'autocast', 'computed', 'last_row', 'is_error',
+           'epoch_line', 'machine', 'evidence', 'process', 'processes_here', 'over_processes', 'is_fitting', 'is_half',
+           'group_names', 'Watcher', 'peak_memory']
 
 # %% ../nbs/library/core.ipynb #7e205375
 import ctypes, gc, math, os, platform, re, shutil, sys, sysconfig, tempfile
@@ -277,6 +277,23 @@ def _resized(im, size, how, resample, fill):
     if how == 'crop': return ImageOps.fit(im, size[::-1], resample)
     if how == 'pad': return ImageOps.pad(im, size[::-1], resample, fill)
     return im.resize(size[::-1], resample, reducing_gap=3)
+
+# %% ../nbs/library/core.ipynb #f9f273ca
+def standardized_image(
+    im, # RGB, or an array (H,W,C), uint8 or float32 in 0..1
+    mean:float=.45, std:float=.25, # What each channel gets, of 1
+):  # The same kind
+    "An image with mean and standard deviation of each channel moved to fixed values, cut off at 0 and 1"
+    if isinstance(im, np.ndarray):
+        x = im/np.float32(255) if im.dtype == np.uint8 else im
+        x = np.clip((x-x.mean((0,1)))/(x.std((0,1))+.01)*std+mean, 0, 1)
+        return (x*255).round().astype(np.uint8) if im.dtype == np.uint8 else x.astype(im.dtype)
+    levels, counts = np.arange(256)/255, np.reshape(im.histogram(), (-1,256))
+    share = counts/counts.sum(1, keepdims=True)
+    means = share@levels
+    stds = np.sqrt(np.maximum(share@levels**2-means**2, 0))
+    table = (levels-means[:,None])/(stds[:,None]+.01)*std+mean
+    return im.point((table.clip(0,1)*255).round().astype(int).ravel().tolist())
 
 # %% ../nbs/library/core.ipynb #1d63f5e4
 @contextmanager

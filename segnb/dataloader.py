@@ -228,10 +228,12 @@ def from_dataset(cls:SegDataLoaders,
     memory_gb:float=4., frames=None, # For each of the two sets: see `Frames`, and its `ways`
     num_workers:int=None, # See `SegDataLoader`
     balance=False, # Draw training images by `image_weights`; or its `share` of those that hold anything
+    standardize:bool=False, # Bring all images to the same light: see `standardized_image`
     **aug # To `SegAugment`: zoom, aspect, max_rotate, max_warp, elastic, flip, dihedral, focus (or names), …
 ):
     "Loaders for a `SegDataset`; `split` says which pairs are for training and which for validation"
     aug, device = _checked(aug, ds, bs, val_bs), device or default_device()
+    if standardize: ds = ds.standardized()
     split = split or getattr(ds, 'split', None) or RandomSplitter(.2, seed=42)
     if not callable(split): raise TypeError(
         f"split={split!r}: a function of the images, such as ListSplitter('valid.txt') or RandomSplitter(.2)")
@@ -355,7 +357,7 @@ def test_dl(self:SegDataLoaders,
     if like.volume: raise NotImplementedError("scans are labelled by learn.seg_model().predict_volume(scan)")
     ds = SegDataset(L(fnames), None, self.codes, size=like.size, range=like.range, resize=like.resize,
                     channels=like.channels)
-    ds.rgb = like.rgb
+    ds.rgb, ds.standardize = like.rgb, like.standardize
     # predicted once, so that a file would not be used again
     frames = Frames(ds, self.valid_ds.memory_gb, ('memory','decode'))
     return self.valid.new(frames, bs=bs or self.valid.bs)

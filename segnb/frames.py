@@ -177,7 +177,7 @@ class Frames:
         known = self.__dict__.get('_facts')
         return known or dict(size=np.median(self.sizes, 0), scale=self.scale, range=self.ds.range,
                              resize=self.resize, channels=self.ds.channels, overlap=self.ds.overlap,
-                             volume=self.ds.volume)
+                             volume=self.ds.volume, standardize=self.ds.standardize)
     @property
     def loss_func(self):
         "The loss of fastai's own learners for these frames"

@@ -280,7 +280,11 @@ def _training_frames(store, model, kept):
         folder = from_feedback(store, Path(tmp)/'c', model.classes, kept, model.inner_size)
         ds, split = find_pairs(folder, Codes(model.classes, void=[]))
         # nowhere else: a file would stay when people take their images back
-        return Frames(ds.subset(split(ds.images)[0]), ways='memory')
+        return Frames(_lit(ds.subset(split(ds.images)[0]), model), ways='memory')
+
+def _lit(ds, model):
+    "A data set in the light that the model was trained in"
+    return ds.standardized() if model.standardize else ds
 
 # %% ../nbs/15_feedback.ipynb #903aef57
 def improve_model(
@@ -309,7 +313,7 @@ def improve_model(
         judges = dict(corrected=lambda: ((s.image(i), _checked_mask(s, i, len(old.classes))) for i in ids),
                       validation=lambda: map(whole.pair, held))
         before = {k: image_matrices(old, pairs()) for k,pairs in judges.items()}
-        info, frames = old.info, (_training_frames(s, old, kept), Frames(ds.subset(train)))
+        info, frames = old.info, (_training_frames(s, old, kept), Frames(_lit(ds.subset(train), old)))
         lr, crop = lr or info.get('lr', 4e-3)/2, crop or info.get('crop')
         new = fine_tune(old, *frames, share, epochs, lr, crop=crop, seed=seed)
         table = pd.DataFrame({k: bootstrap(before[k], image_matrices(new, pairs()))

@@ -18,7 +18,8 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from fastcore.basics import NS, patch
 from fastcore.foundation import L
 from .core import (VOID, as_levels, few, image_size, is_deep, opened, pair_of, progress, read_channels,
-                        oddities, pages, range_of, read_array, resized_image, resized_mask, to_rgb,
+                        oddities, pages, range_of, read_array, resized_image, resized_mask,
+                        standardized_image, to_rgb,
                         told_dark)
 from .pairs import FoundPairs, is_scan, read_lines
 
@@ -356,6 +357,7 @@ class PairFiles:
     volume = None                           # how slices of volumes are made: see `VolumeDataset`
     patients = None                         # whose image each is, where that must not be on both sides
     rgb = None                              # the channels to show; None: the first three
+    standardize = False                     # see `standardized`
     def __init__(self,
         images, # Paths of the images
         masks, # Paths of the masks, in the same order; None for images without labels
@@ -401,7 +403,7 @@ class PairFiles:
         "What decides, beside the files, which bytes are read from them: see `Frames`"
         colors = None if self.colors is None else sorted(color_table(self.colors).items())
         return [type(self).__name__, self.size, self.resize, self.range, self.channels, colors,
-                self.codes.lut, self.classes, self.volume]
+                self.codes.lut, self.classes, self.volume] + ['standardize']*self.standardize
     @property
     def items(self): return self.images
     def __len__(self): return len(self.images)
@@ -447,9 +449,14 @@ class PairFiles:
             f"but the mask {self.masks[i]} is {shape[1]}x{shape[0]}: they must have the same size")
         return inside
 
+    def _lit(self, i):
+        "Image `i` at its own size, in the light that is asked for"
+        im = self._image(i)
+        return standardized_image(im) if self.standardize else im
+
     def image(self, i):
         "Image `i` as RGB, or as an array (H,W,C) of its `channels`, at `size` if there is one"
-        return resized_image(self._image(i), self.size, self.resize)
+        return resized_image(self._lit(i), self.size, self.resize)
 
     def mask(self, i)->np.ndarray:
         "Mask `i`: uint8 (H,W), class indices and void (255), at `size` if there is one"
@@ -477,7 +484,7 @@ class PairFiles:
     def pair(self, i):
         """Image `i` as an array (H,W,C) and its mask, uint8 (H,W), or None without masks, both at `size` if
         there is one. Raises `ValueError` where their sizes differ."""
-        im = self._image(i)
+        im = self._lit(i)
         mask = None if self.masks is None else self._mask(i)
         h, w = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
         if mask is not None and mask.shape != (h, w): raise ValueError(
@@ -492,6 +499,14 @@ class PairFiles:
         for name in ('images','masks','rois','_sizes'):
             files = getattr(self, name)
             if files is not None: setattr(out, name, L(files)[idxs])
+        return out
+
+    def standardized(self)->'PairFiles':
+        "The same pairs, each image as `standardized_image` makes it"
+        if self.volume: raise ValueError(
+            "standardize: slices of volumes have a window of values instead: range=(low, high)")
+        out = copy.copy(self)
+        out.standardize = True
         return out
 
     def at_size(self, size)->'PairFiles':

@@ -21,7 +21,7 @@ from fastai.torch_core import default_device
 import segnb
 from .core import (as_levels, as_unit, autocast, fast_bf16, few, half_dtype, lacks_memory, on_device,
                         opened, oddities, pack_masks, pair_of, progress, range_of, read_channels,
-                        resized_image, save_tensors, to_rgb, told_dark, unpack_masks)
+                        resized_image, save_tensors, standardized_image, to_rgb, told_dark, unpack_masks)
 from .masks import Codes
 from .pairs import image_paths
 from .draw import as_image, class_colors, overlay, overlay_packed
@@ -46,7 +46,7 @@ def check_outputs(
     if channels is not None and ins not in (None, channels): raise ValueError(
         f"a network for {ins} channels, and the images have {channels}")
 
-_facts = ('scale','range','resize','channels','overlap','threshold','volume')
+_facts = ('scale','range','resize','channels','overlap','threshold','volume','standardize')
 
 class SegModel:
     "A network with the names of its classes: takes images, gives class maps"
@@ -68,6 +68,7 @@ class SegModel:
         # second of two; default: one half
         threshold=None,
         volume=None, # Trained on slices of volumes: `k` neighbours, `axes`; see `VolumeDataset`
+        standardize:bool=False, # Trained on images as `standardized_image` makes them
     ):
         if getattr(model, 'config', {}).get('pad') is False: raise ValueError(
             "an unpadded UNet labels only the middle of an image: build it with pad=True to predict")
@@ -81,6 +82,7 @@ class SegModel:
         self.scale = None if scale is None else tuple(float(s) for s in np.broadcast_to(scale, 2))
         self.temperature, self.range = float(temperature), range and tuple(range_of(range))
         self.resize, self.channels, self.overlap, self.volume = resize, channels, bool(overlap), volume
+        self.standardize = bool(standardize)
         self.threshold = None if threshold is None else [float(t) for t in np.atleast_1d(threshold)]
         if threshold is not None and (len(self.threshold) != n or not overlap and len(codes) != 2):
             raise ValueError(
@@ -302,6 +304,7 @@ def _strips(self:SegModel, im, scale=None, tile=None):
     "Probabilities (1,classes,h,W) for one image of `SegModel.image`, from the top"
     size = im.shape[:2] if isinstance(im, np.ndarray) else im.size[::-1]
     inner = self.inner_size(size, scale)
+    if self.standardize: im = standardized_image(im)
     x = torch.from_numpy(np.array(resized_image(im, inner))).permute(2,0,1)[None]
     one = lambda x: self.probs(as_unit(x))
     tile = self.tile_for(inner, tile)

@@ -153,6 +153,7 @@ def train_loaders(
     resize:str='squish', # How they get there: 'squish', 'crop' or 'pad'
     k:int=1, axes=None, # Of volumes, axial slices unless said otherwise: see `VolumeDataset`
     frames=None, # Where they are: 'memory', 'file' or 'decode'; default: by size, see `Frames`
+    standardize:bool=False, # Images in the same light: see `standardized_image`
     **about # To `open_data`
 )->SegDataLoaders:
     "The loaders of `segnb train`. Raises `ValueError` for what names and split alone say against training."
@@ -162,11 +163,13 @@ def train_loaders(
         if f.level == 'stop': raise ValueError(
             f"{found.path}: {f!r}. {f.effect}; {f.remedy}. `segnb check` looks at everything else.")
         print(f'{f!r}: {f.effect}; {f.remedy}', flush=True)
+    if found.scans and standardize: raise ValueError(
+        f"--standardize: is for images, and {found.path} holds volumes; --range is their window")
     if found.scans: return _volume_loaders(found, crop, bs, size, resize, k, axes, frames, about)
     if found.classes: ds, split = as_overlap(found, size, about['range'], resize, about['channels'])
     else: ds, split = as_dataset(found, size=size, resize=resize, **about)
     if size is None: ds.size = auto_size(ds)
-    return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.', frames=frames)
+    return SegDataLoaders.from_dataset(ds, split, crop, bs, path='.', frames=frames, standardize=standardize)
 
 # %% ../nbs/library/recipe.ipynb #ec91b6cf
 class ValidateEvery(Callback):

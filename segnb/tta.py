@@ -158,6 +158,9 @@ class Ensemble(Wrapper):
                              "all 0")
         self.weights = [o/sum(w) for o in w]
         self._same_classes()
+        if len({m.facts.get('standardize', False) for m in self.members if getattr(m, 'facts', None)}) > 1:
+            raise ValueError("some models of this ensemble were trained on standardized images and others "
+                             "were not: they cannot get the same image")
 
     def _same_classes(self):
         "Raises `ValueError` with both lists when members know different classes"

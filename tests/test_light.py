@@ -1,0 +1,81 @@
+"Images that are brought to the same light: in training, in the model file and wherever it predicts"
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segnb.all import Codes, Ensemble, SegDataLoaders, SegLearner, UNet, find_pairs, load_model
+from segnb.core import standardized_image
+from segnb.frames import frames_file
+from segnb.improve import _lit
+from segnb.model_file import SegModel, at_size
+from conftest import segnb
+
+
+@pytest.fixture(scope="module")
+def learn(small_set):
+    torch.manual_seed(0)
+    dls = SegDataLoaders.from_path(small_set, size=(48, 64), crop=32, bs=4, device="cpu", standardize=True)
+    return SegLearner(dls, UNet(3, 11, width=4, depth=2, pad=True))
+
+
+def dusk(fn): return Image.open(fn).convert("RGB").point([int(v * f + 5) for f in (.5, .55, .6) for v in range(256)])
+
+
+def far(model, fn):
+    "How far the probabilities of an image and of the same at dusk are apart"
+    return (model.predict_probs(fn) - model.predict_probs(dusk(fn))).abs().max().item()
+
+
+def test_the_model_file_keeps_it(learn, tmp_path):
+    from segnb.export import export_onnx
+    from segnb.model_file import load_onnx
+    fn, plain = learn.dls.valid_ds.ds.images[0], SegModel(learn.model, learn.codes, size=(48, 64), half=False)
+    model = load_model(learn.save_model(tmp_path / "m.safetensors"), "cpu")
+    model.half = False
+    assert model.standardize and far(model, fn) < .2 * far(plain, fn)
+    onnx = load_onnx(export_onnx(model, tmp_path / "m.onnx"), half=False)
+    assert onnx.standardize and (onnx.predict_probs(fn) - model.predict_probs(fn)).abs().max() < 1e-3
+
+
+def test_predicting_sees_what_training_saw(learn):
+    valid, model = learn.dls.valid_ds, learn.seg_model()
+    seen = at_size(model.probs(valid[1][0][None] / 255), (96, 128))[0]
+    assert (model.predict_probs(valid.ds.images[1]) - seen).abs().max() < 1e-4
+    assert (learn.dls.test_dl(valid.ds.images[1:2]).one_batch()[0] - valid[1][0][None] / 255).abs().max() < 1e-6
+
+
+def test_other_frames_are_other_files(small_set):
+    ds, _ = find_pairs(small_set)
+    assert frames_file(ds) != frames_file(ds.standardized())
+    plain = SegModel(UNet(3, 11, width=4, depth=2, pad=True), ds.codes)
+    lit = SegModel(plain.model, ds.codes, standardize=True)
+    assert not _lit(ds, plain).standardize and _lit(ds, lit).standardize and not ds.standardize
+    assert (_lit(ds, lit).pair(0)[0] == np.asarray(standardized_image(ds.image(0)))).all()
+
+
+def test_bands_of_any_depth():
+    a = np.random.default_rng(0).random((20, 30, 5), dtype=np.float32) * [.1, .2, .3, .4, .5]
+    out = standardized_image(a.astype(np.float32))
+    assert out.dtype == np.float32 and np.allclose(out.mean((0, 1)), .45, atol=.02) and out.min() >= 0 and out.max() <= 1
+    assert not np.isnan(standardized_image(np.zeros((4, 5, 3), np.uint8))).any()      # one colour
+    assert np.asarray(standardized_image(Image.new("RGB", (4, 5)))).std() == 0
+
+
+def test_members_that_need_other_light_are_refused():
+    net, codes = UNet(3, 2, width=4, depth=2, pad=True), Codes(["a", "b"])
+    with pytest.raises(ValueError, match="trained on standardized images"):
+        Ensemble(SegModel(net, codes, standardize=True), SegModel(net, codes))
+
+
+def test_the_command(small_set, tmp_path):
+    out = tmp_path / "m.safetensors"
+    run = segnb("train", small_set, "--epochs", "1", "--crop", "32", "32", "--standardize", "--out", out, "--encoder", "tf_efficientnet_lite0")
+    assert run.returncode == 0, run.stderr
+    assert load_model(out, "cpu").standardize
+
+
+def test_volumes_have_a_window_instead(tmp_path):
+    from segnb.chests import chests
+    run = segnb("train", chests(tmp_path / "c", n=5, shape=(8, 32, 32)), "--standardize")
+    assert run.returncode == 2 and "--range is their window" in run.stderr
