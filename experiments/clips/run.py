@@ -44,10 +44,11 @@ from segnb.tta import TTA, Wrapper, as_probs
 from segnb.unet import EncoderUNet
 
 CLIPS = ('0001TP', '0006R0', '0016E5')
-# to the default augmentation; of those without values, each is a function or a line below
+# what a change gives to the loaders; of those without values, each is a function or a line below
 CHANGES = {'none': {}, 'perspective': dict(max_warp=.2), 'elastic': dict(elastic=4.),
            'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10),
-           'camera': {}, 'drawn': {}, 'unfrozen': {}, 'two groups': {}, 'standardised': {}}
+           'standardised': dict(standardize=True), 'camera': {}, 'drawn': {}, 'unfrozen': {}, 'frozen': {},
+           'styles': {}, 'two groups': {}}
 recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'change', 'views']
 
 
@@ -69,16 +70,34 @@ def with_camera(augment):
     return changed
 
 
-def drawn_first(encoder, classes, size, epochs, lr):
+def drawn_first(encoder, classes, size, epochs, lr, **kwargs):
     "A network that has learned the same classes from drawn streets, in as many epochs (of 240 images)"
-    dls = SegDataLoaders.from_path(streets(), size=size)
+    dls = SegDataLoaders.from_path(streets(), size=size, **kwargs)
     assert list(dls.classes) == list(classes)
     return train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False).model
 
 
-def standardised(x, mean=.45, std=.25):
-    "Images (B,3,H,W) in 0..1, each channel of each with this mean and deviation (but for what is cut off)"
-    return ((x-x.mean((2,3), keepdim=True))/(x.std((2,3), keepdim=True)+.01)*std+mean).clamp(0, 1)
+def mixed_style(x):
+    """MixStyle (Zhou et al., 2021, section 3.2) in half of the steps: the features of an image get a mean, with
+    random weights, of their own mean and deviation and those of another image of the batch"""
+    if torch.rand(1) < .5: return x
+    mean, std = x.mean((2,3), keepdim=True), x.std((2,3), keepdim=True)+1e-6
+    mean, std = mean.detach(), std.detach()
+    own = torch.distributions.Beta(.1, .1).sample((len(x), 1, 1, 1)).to(x)
+    other = torch.randperm(len(x))
+    return (x-mean)/std*(own*std+(1-own)*std[other])+own*mean+(1-own)*mean[other]
+
+
+def changed_network(kinds, classes, encoder, *drawn, **kwargs):
+    "The network of a run, or the name of its encoder where nothing is changed"
+    if 'drawn' in kinds: return drawn_first(encoder, classes, *drawn, **kwargs)
+    if not kinds & {'unfrozen', 'frozen', 'styles'}: return encoder
+    net = EncoderUNet(len(classes), encoder)
+    net.freeze_stages(0 if 'unfrozen' in kinds else 5 if 'frozen' in kinds else 2)
+    parts, after = dict(net.encoder.named_modules()), net.encoder.feature_info.module_name()[1:3]
+    for name in after if 'styles' in kinds else ():         # at a quarter and an eighth of the image's size
+        parts[name].register_forward_hook(lambda module, _, x: mixed_style(x) if net.training else x)
+    return net
 
 
 class Standardised(Wrapper):
@@ -89,13 +108,9 @@ class Standardised(Wrapper):
         self.mean, self.std = (torch.stack([f(x, (1,2)) for x in images]).mean(0).view(-1,1,1)
                                for f in (torch.mean, torch.std))
     def forward(self, x):
-        return self.members[0](standardised(x.as_subclass(torch.Tensor), self.mean, self.std))
-
-
-def standardise(frames):
-    "All frames, in place; what is not in memory would be read again as it was"
-    assert frames.way == 'memory', frames.where
-    for x, _ in (frames[i] for i in range(len(frames))): x.copy_(standardised(x[None]/255)[0]*255)
+        x = x.as_subclass(torch.Tensor)
+        x = (x-x.mean((2,3), keepdim=True))/(x.std((2,3), keepdim=True)+.01)*self.std+self.mean
+        return self.members[0](x.clamp(0, 1))
 
 
 def two_groups(model):
@@ -109,7 +124,7 @@ def trained(dls, file, encoder, epochs, lr, change):
     if not file.exists():
         work, start = file.with_suffix('.training'), time.process_time()
         if callable(encoder): encoder = encoder()
-        if change == 'two groups':
+        if 'two groups' in change:
             learn = seg_learner(dls, encoder, splitter=two_groups, cbs=ValidateEvery(epochs))
             with learn.no_bar(): learn.fit_one_cycle(epochs, slice(lr/3, lr), resume=work)
         else: learn = train_recipe(dls, epochs, lr, encoder, validate_every=epochs, bars=False, resume=work)
@@ -126,12 +141,19 @@ def matrix(model, dl, classes):
     return cm
 
 
+def network_file(work, **run):
+    "Where the network of a training run is kept"
+    return Path(work)/('_'.join(str(v) for k, v in run.items() if k not in ('data','opt'))+'.safetensors')
+
+
 def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=None, change='none',
             views=('none', 'flip'), clips=CLIPS):
     "Eleven rows for each clip and kind of views"
     ds, split = own_split(path)
     if size: ds = ds.at_size(size)
     h, w = ds.size or ds.file_sizes[0]
+    kinds = set(change.split('+'))
+    asked = {k: v for kind in kinds for k, v in CHANGES[kind].items()}
     for clip in clips:
         run = dict(data=Path(path).name, model=encoder, opt='adam', lr=lr, epochs=epochs, size=f'{h}x{w}',
                    seed=seed, change=change, clip=clip)
@@ -139,20 +161,17 @@ def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=N
         if not todo: continue
         set_seed(seed)
         how = split if clip == 'valid' else ClipSplitter([clip])
-        dls = SegDataLoaders.from_dataset(ds, how, **CHANGES[change])
-        network = encoder
-        if change == 'standardised':
-            for frames in (dls.train_ds, dls.valid_ds): standardise(frames)
-        if change == 'camera': dls.train.augment = with_camera(dls.train.augment)
-        if change == 'unfrozen': network = partial(EncoderUNet, len(dls.classes), encoder)
-        if change == 'drawn': network = partial(drawn_first, encoder, dls.classes, (h,w), epochs, lr)
-        file = Path(work)/('_'.join(str(run[k]) for k in run if k not in ('data','opt'))+'.safetensors')
+        dls = SegDataLoaders.from_dataset(ds, how, **asked)
+        if 'camera' in kinds: dls.train.augment = with_camera(dls.train.augment)
+        light = {k: v for k, v in asked.items() if k == 'standardize'}
+        network = partial(changed_network, kinds, dls.classes, encoder, (h,w), epochs, lr, **light)
+        file = network_file(work, **run)
         file.parent.mkdir(parents=True, exist_ok=True)
         model = trained(dls, file, network, epochs, lr, change)
         for v in todo:
-            seen, *kinds = model, *v.split()                        # standardised first, then its views
-            if 'standardised' in kinds: seen = Standardised(seen, dls.train_ds)
-            for kind in set(kinds)-{'standardised', 'none'}: seen = TTA(seen, kind)
+            seen, steps = model, set(v.split())                     # standardised first, then its views
+            if 'standardised' in steps: seen = Standardised(seen, dls.train_ds)
+            for kind in steps-{'standardised', 'none'}: seen = TTA(seen, kind)
             cm = matrix(seen, dls.valid, dls.classes)
             add_rows([dict(run, views=v, frames=len(dls.valid_ds), true=c, **dict(zip(cm.classes, row)))
                       for c, row in zip(cm.classes, cm.matrix.tolist())], out)
@@ -186,13 +205,14 @@ if __name__ == '__main__':
     p.add_argument('--lr', type=float, default=4e-3)
     p.add_argument('--seed', type=int, default=1)
     p.add_argument('--size', type=int, nargs=2, metavar=('H','W'), help='resize the frames')
-    p.add_argument('--change', default='none', choices=CHANGES, help='to the recipe')
+    p.add_argument('--change', default='none', help=f"to the recipe: of {', '.join(CHANGES)}; 'a+b' is both")
     p.add_argument('--views', nargs='+', default=['none', 'flip'], help='of `segnb.tta`, or standardised')
     p.add_argument('--clips', nargs='+', default=CLIPS, choices=[*CLIPS, 'valid'],
                    help="only leave out these; 'valid': CamVid's own split")
     p.add_argument('--work', required=True, help='a folder for checkpoints and networks')
     p.add_argument('--out', required=True, help='a CSV file, to which runs are added')
     args = p.parse_args()
+    if not set(args.change.split('+')) <= set(CHANGES): p.error(f"--change {args.change}: see --help")
     measure(data_path(args.data), args.out, args.work, args.encoder, args.epochs, args.lr, args.seed,
             args.size, args.change, args.views, args.clips)
     df, out = scores(args.out), Path(args.out)
