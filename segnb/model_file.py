@@ -7,7 +7,7 @@ __all__ = ['at_size', 'check_outputs', 'SegModel', 'tile_starts', 'tile_weight',
            'read_header', 'load_onnx', 'load_model']
 
 # %% ../nbs/library/model_file.ipynb #d6ef9da9
-import json, math, warnings
+import json, math, os, warnings
 from collections import Counter
 from pathlib import Path
 
@@ -335,7 +335,8 @@ def image_files(
     if folder and dst is not None:
         src, dst = Path(src).resolve(), Path(dst).resolve()
         ends = '_overlay.jpg', *_mask_ends(classes)
-        own = {dst/f'{n}{end}' for f in files for n in (f.stem, f.name) for end in ends}
+        own = {d/f'{n}{end}' for f in files for n in (f.stem, f.name) for end in ends
+               for d in (dst, dst/f.resolve().parent.relative_to(src))}
         under = lambda f: src in dst.parents and dst in f.parents
         files = [f for f in files if f.resolve() not in own and not under(f.resolve())]
     if not files: raise FileNotFoundError(f"{src}: no images there")
@@ -362,13 +363,17 @@ def save_mask(
     im.save(fn, 'png')
 
 def _targets(files, dst, overlays, classes=()):
-    """Names for the results of each image: masks, one or one for each class, and the overlay.
-    Images that share a stem keep their suffix in it."""
-    stems = Counter(f.stem for f in files)
-    names = [f.stem if stems[f.stem] == 1 else f.name for f in files]
+    """Names for the results of each image: masks, one or one for each class, and the overlay. Images that share
+    a stem keep their suffix in it, those that share a name get folders as their own."""
+    def named(folders):
+        stems = Counter((d, f.stem) for d,f in zip(folders, files))
+        return [f'{d}/{f.stem if stems[d, f.stem] == 1 else f.name}' for d,f in zip(folders, files)]
+    names = named(['.']*len(files))
+    if len(set(names)) < len(names):
+        folders = [f.resolve().parent for f in files]
+        names = named([d.relative_to(os.path.commonpath(folders)) for d in folders])
     twice = [n for n,k in Counter(names).items() if k > 1]
-    if twice: raise ValueError(
-        f"several images are called {few(sorted(twice), 3)}: predict their folders one by one")
+    if twice: raise ValueError(f"the same images are asked for several times: {few(sorted(twice), 3)}")
     ends = _mask_ends(classes)
     return [([dst/f'{n}{e}' for e in ends], dst/f'{n}_overlay.jpg' if overlays else None) for n in names]
 
@@ -396,6 +401,7 @@ def predict_folder(self:SegModel,
             failed[f] = str(e)
             continue
         mask = self._class_map(im, scale, tile)
+        mask_fns[0].parent.mkdir(parents=True, exist_ok=True)
         if not self.overlap: save_mask(mask, mask_fns[0], self.codes)
         else:
             for m,fn in zip(unpack_masks(mask, n), mask_fns): Image.fromarray(m.astype(np.uint8)*255).save(fn)

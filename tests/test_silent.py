@@ -781,6 +781,21 @@ def test_predictions_are_not_predicted(tmp_path, small_model):
         for _ in range(2): assert len(small_model[0].predict_folder(tmp_path / name, out, overwrite=True)[0]) == 2
 
 
+def test_equal_names_in_several_folders(tmp_path, small_model):
+    "Their results go into folders of the same names; nothing is replaced, and nothing predicted is predicted again"
+    for street in ("a", "b"):
+        (tmp_path / "x" / street).mkdir(parents=True)
+        for i in range(2): Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "x" / street / f"{i}.png")
+    wanted = {f"{street}/{i}_mask.png" for street in "ab" for i in range(2)}
+    for out in (tmp_path / "out", tmp_path / "x"):
+        for _ in range(2):
+            done, failed = small_model[0].predict_folder(tmp_path / "x", out, overwrite=True)
+            assert {p.relative_to(out).as_posix() for p in done} == wanted and not failed
+    files = sorted((tmp_path / "out").rglob("*_mask.png"))
+    assert len(files) == 4
+    with pytest.raises(ValueError, match="asked for several times"): small_model[0].predict_folder([files[0]] * 2, tmp_path / "o")
+
+
 def test_patterns_as_people_write_them(tmp_path):
     p = make_set(tmp_path / "d", [halves(0, 1)] * 3, codes=["a", "b"])
     for images in ("./images/*.png", "images//*.png", p / "images" / "*.png"):

@@ -6,7 +6,7 @@ FOLDER has the networks that run.py kept, of the recipe and of the change, with 
 frame is predicted by the network that has not seen its drive, and the confusion matrices of the frames are
 added up, for the recipe and for the change, for each seed and over all seeds. `thin classes` is the mean IoU
 of pole, sign, fence, pedestrian and bicyclist. `low` and `high` are the 95 % interval of the difference over
-frames drawn with replacement (2,000 times, the same frames for both). It says how much hangs on single frames,
+frames drawn with replacement (2,000 times, the same for both). It says how much hangs on single frames,
 not how much hangs on the choice of three drives."""
 import argparse, sys
 from pathlib import Path

@@ -78,8 +78,8 @@ def drawn_first(encoder, classes, size, epochs, lr, **kwargs):
 
 
 def mixed_style(x):
-    """MixStyle (Zhou et al., 2021, section 3.2) in half of the steps: the features of an image get a mean, with
-    random weights, of their own mean and deviation and those of another image of the batch"""
+    """MixStyle (Zhou et al., 2021, section 3.2) in half of the steps: the features of an image get a mix, in
+    random shares, of their own mean and deviation and those of another image of the batch"""
     if torch.rand(1) < .5: return x
     mean, std = x.mean((2,3), keepdim=True), x.std((2,3), keepdim=True)+1e-6
     mean, std = mean.detach(), std.detach()
