@@ -805,6 +805,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'segnb.pairs.FoundPairs._held': ('library/pairs.html#foundpairs._held', 'segnb/pairs.py'),
                              'segnb.pairs.FoundPairs._listed': ('library/pairs.html#foundpairs._listed', 'segnb/pairs.py'),
                              'segnb.pairs.FoundPairs._pair_up': ('library/pairs.html#foundpairs._pair_up', 'segnb/pairs.py'),
+                             'segnb.pairs.FoundPairs._voc_list': ('library/pairs.html#foundpairs._voc_list', 'segnb/pairs.py'),
                              'segnb.pairs.FoundPairs.scans': ('library/pairs.html#foundpairs.scans', 'segnb/pairs.py'),
                              'segnb.pairs.FoundPairs.splitter': ('library/pairs.html#foundpairs.splitter', 'segnb/pairs.py'),
                              'segnb.pairs._as_regex': ('library/pairs.html#_as_regex', 'segnb/pairs.py'),

@@ -248,10 +248,21 @@ def _inner_names(m):
 # %% ../nbs/library/pairs.ipynb #78c98e8a
 @patch
 def _choose_sides(self:FoundPairs, valid):
-    listed = self.path/'valid.txt'
-    if valid is None and self.parts[0][0] == 'all' and listed.exists(): valid = listed
+    listed = next((p for p in (self.path/'valid.txt', self._voc_list()) if p and p.exists()), None)
+    if valid is None and self.parts[0][0] == 'all': valid = listed
     if valid is not None: self.sides = ['val' if held else 'train' for held in self._held(valid)]
     elif 'val' not in self.sides: self.sides = ['all']*len(self)
+
+@patch
+def _voc_list(self:FoundPairs):
+    "Pascal VOC: its list of validation images; an image that no list has, and no mask, is for other tasks"
+    _, images, _ = self.parts[0]
+    files = [*(self.path/'ImageSets'/'Segmentation').glob('*.txt')]
+    if not files: return None
+    named = {line.strip() for f in files for line in read_lines(f)}
+    own = lambda i: {i.stem, i.relative_to(images).with_suffix('').as_posix()}
+    self.lone = [i for i in self.lone if own(i) & named]
+    return files[0].with_name('val.txt')
 
 @patch
 def _held(self:FoundPairs, valid):

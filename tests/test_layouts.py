@@ -97,6 +97,23 @@ def test_from_raw_folder_to_scores(kind, tmp_path):
     assert model.predict(files[0]).shape == np.asarray(Image.open(files[0])).shape[:2]
 
 
+def test_pascal_voc(tmp_path):
+    "Most of its images are for other tasks and have no mask; lists say which are for training and validation"
+    names = [f"2007_{i:06}" for i in range(9)]
+    for i, name in enumerate(names):
+        image, mask = scene()
+        save(image, tmp_path / f"JPEGImages/{name}.jpg")
+        mask[:2] = 255
+        if i < 6: save(mask, tmp_path / f"SegmentationClass/{name}.png", np.arange(768).reshape(256, 3) % 256)
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for side, some in dict(train=names[:4], val=names[4:6], trainval=names[:6]).items(): (lists / f"{side}.txt").write_text("\n".join(some) + "\n")
+    ds, split = find_pairs(tmp_path, codes=["background", "cat", "dog"])
+    assert [len(o) for o in split(ds.images)] == [4, 2] and (ds[0][1][:2] == 255).all()
+    (tmp_path / f"SegmentationClass/{names[1]}.png").unlink()               # one that is listed must have its mask
+    with pytest.raises(ValueError, match="1 of 6 images have no mask.*2007_000001"): find_pairs(tmp_path)
+
+
 def test_what_is_outside_the_region_of_interest_is_void(tmp_path):
     retina(tmp_path)
     ds, split = find_pairs(tmp_path, codes=["background", "vessel"], images="images/*_training.tif", masks="1st_manual/*_manual1.gif", roi="mask/*_training_mask.gif", valid=.25)
