@@ -123,6 +123,7 @@ def train(
     # Volumes: across which axes slices are taken, 0 axial, 1 coronal, 2 sagittal; default axial
     axes:Annotated[int, dict(nargs='+')]=None,
     encoder:str='tf_efficientnet_lite1', # Any convolutional timm encoder
+    frozen:int=2, # How many of its stages keep their ImageNet weights, up to 5
     seed:int=1, # For order, crops and weights
     precision:Annotated[str, dict(choices=['auto','bf16','fp16','fp32'])]='auto', # Of the forward pass
     # Two classes, or classes that overlap: choose the threshold on the validation images
@@ -148,6 +149,7 @@ def train(
         from segnb.track import Tracker, need_trackio
         need_trackio()
         cbs = [Tracker(track, Path(out or Path(data).resolve().name).stem, config=dict(data=data, seed=seed))]
+    if not 0 <= frozen <= 5: raise ValueError(f"--frozen {frozen}: from 0 (none) to 5 (all stages)")
     for name,v in dict(epochs=epochs, lr=lr, bs=bs).items():
         if v is not None and not v > 0: raise ValueError(f"--{name} {v}: it must be above 0")
     check_encoder(encoder)                      # before any data is read
@@ -168,8 +170,9 @@ def train(
           flush=True)
     lost = [c for c,n in zip(dls.classes, dls.valid_ds.counts.sum(0)) if not n]
     if lost: print(f"In no validation image: {', '.join(lost)}", flush=True)
-    checkpoint = Checkpoint(folder, about=dict(seed=seed))
-    try: learn = train_recipe(dls, epochs, lr, encoder, precision, resume=checkpoint, cbs=cbs)
+    checkpoint = Checkpoint(folder, about=dict(seed=seed, frozen=frozen, standardize=standardize))
+    try: learn = train_recipe(dls, epochs, lr, encoder, precision, resume=checkpoint, cbs=cbs,
+                              frozen_stages=frozen)
     except KeyboardInterrupt:
         print('\nStopped. The same command with --resume goes on after the last whole epoch; the best model '
               f'so far, if there was a validation, is {folder}/best.safetensors')

@@ -200,11 +200,12 @@ def train_recipe(
     resume=None, # Folder for checkpoints, or a `Checkpoint`
     cbs=(), # Further callbacks
     pretrained:bool=True, # ImageNet weights for the encoder, where it is given by name
+    frozen_stages:int=2, # How many of its stages keep them, of five
 ):  # `SegLearner`, trained
     "Train with the recipe that `segnb train` and `segnb demo` use"
     bars = sys.stdout.isatty() if bars is None else bars
     if epochs is None: epochs = max(30, epochs_for(len(dls.train)))
-    learn = seg_learner(dls, encoder, pretrained=pretrained, precision=precision)
+    learn = seg_learner(dls, encoder, pretrained=pretrained, frozen_stages=frozen_stages, precision=precision)
     cbs = [ValidateEvery(validate_every or max(1, epochs//2)), *cbs]
     if not bars:                                # plain lines where there is no terminal to draw bars in
         learn.remove_cb(ProgressCallback)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segnb.all import Codes, Ensemble, SegDataLoaders, SegLearner, UNet, find_pairs, load_model
+from safetensors.torch import load_file
+from segnb.all import Codes, EncoderUNet, Ensemble, SegDataLoaders, SegLearner, UNet, find_pairs, load_model
 from segnb.core import standardized_image
 from segnb.frames import frames_file
 from segnb.improve import _lit
@@ -70,9 +71,13 @@ def test_members_that_need_other_light_are_refused():
 
 def test_the_command(small_set, tmp_path):
     out = tmp_path / "m.safetensors"
-    run = segnb("train", small_set, "--epochs", "1", "--crop", "32", "32", "--standardize", "--out", out, "--encoder", "tf_efficientnet_lite0")
+    run = segnb("train", small_set, "--epochs", "1", "--crop", "32", "32", "--standardize", "--frozen", 5, "--out", out,
+                "--encoder", "tf_efficientnet_lite0")
     assert run.returncode == 0, run.stderr
     assert load_model(out, "cpu").standardize
+    trained, imagenet = load_file(out), EncoderUNet(11, "tf_efficientnet_lite0").state_dict()
+    assert all((trained[k] == v).all() for k, v in imagenet.items() if k.startswith("encoder."))
+    assert not (trained["head.weight"] == imagenet["head.weight"]).all()
 
 
 def test_volumes_have_a_window_instead(tmp_path):

@@ -284,6 +284,8 @@ def test_7_the_command_refuses_to_go_on_with_another_seed(small_set, tmp_path):
     p.send_signal(signal.SIGINT); p.communicate(timeout=120)
     again = segnb(*args[3:], "--resume", "--seed", 2)
     assert again.returncode == 2 and "seed (1 then, 2 now)" in again.stderr
+    again = segnb(*args[3:], "--resume", "--frozen", 5, "--standardize")
+    assert again.returncode == 2 and "frozen (2 then, 5 now)" in again.stderr and "standardize (False then, True now)" in again.stderr
 
 
 def test_7_one_mask_for_all(tmp_path):

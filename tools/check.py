@@ -109,7 +109,8 @@ if __name__ == "__main__":
     start = time.time()
     step("notebooks", notebooks)
     rest = [("docs", docs), ("exports", exports), *(("pytest", partial(pytest, g)) for g in groups())]
-    with ThreadPoolExecutor(workers) as pool: list(pool.map(lambda job: step(*job), rest))
+    # one more than there are workers: tests wait a fifth of their time, for browsers and other processes
+    with ThreadPoolExecutor(workers + 1) as pool: list(pool.map(lambda job: step(*job), rest))
     used = sum(os.times()[:4])                         # of this process and of all that it started
     print("\n" + ", ".join(f"{n} {p}/{p + f}" for n, (p, f) in results.items()) + f", {time.time() - start:.0f} s, {used:.0f} CPU seconds")
     if lost: print(f"{len(lost)} test processes died, see above: look for the cause")

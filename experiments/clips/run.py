@@ -47,8 +47,10 @@ CLIPS = ('0001TP', '0006R0', '0016E5')
 # what a change gives to the loaders; of those without values, each is a function or a line below
 CHANGES = {'none': {}, 'perspective': dict(max_warp=.2), 'elastic': dict(elastic=4.),
            'lighting': dict(max_lighting=.4), 'zoom': dict(zoom=(.5, 2.)), 'rotation': dict(max_rotate=10),
-           'standardised': dict(standardize=True), 'camera': {}, 'drawn': {}, 'unfrozen': {}, 'frozen': {},
-           'styles': {}, 'two groups': {}}
+           'standardised': dict(standardize=True), 'camera': {}, 'drawn': {}, 'styles': {}, 'two groups': {}}
+# how many stages of the encoder keep their weights; the recipe's are 2, and there are 5
+FROZEN = {'unfrozen': 0, 'three frozen': 3, 'four frozen': 4, 'frozen': 5}
+CHANGES |= {k: {} for k in FROZEN}
 recipe = ['data', 'model', 'opt', 'lr', 'epochs', 'size', 'seed', 'change', 'views']
 
 
@@ -91,9 +93,9 @@ def mixed_style(x):
 def changed_network(kinds, classes, encoder, *drawn, **kwargs):
     "The network of a run, or the name of its encoder where nothing is changed"
     if 'drawn' in kinds: return drawn_first(encoder, classes, *drawn, **kwargs)
-    if not kinds & {'unfrozen', 'frozen', 'styles'}: return encoder
+    if not kinds & {*FROZEN, 'styles'}: return encoder
     net = EncoderUNet(len(classes), encoder)
-    net.freeze_stages(0 if 'unfrozen' in kinds else 5 if 'frozen' in kinds else 2)
+    net.freeze_stages(next((n for k, n in FROZEN.items() if k in kinds), 2))
     parts, after = dict(net.encoder.named_modules()), net.encoder.feature_info.module_name()[1:3]
     for name in after if 'styles' in kinds else ():         # at a quarter and an eighth of the image's size
         parts[name].register_forward_hook(lambda module, _, x: mixed_style(x) if net.training else x)
