@@ -72,7 +72,7 @@ def reliability(
     bins:int=15, # See `Reliability`
 )->Reliability:
     "The reliability of a model over a whole set"
-    m = one_class_probs(model)
+    m = one_class_probs(model, dl.dataset)
     out = Reliability(m.codes.classes if m.codes is not None else dl.dataset.ds.classes, bins)
     for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor))
     return out
@@ -107,7 +107,7 @@ def some_pixels(
     seed:int=0, # For drawing them
 )->tuple: # Log-probabilities (n,classes) and class indices (n,), void left out
     "A random sample of a set's pixels"
-    m, g, out = one_class_probs(model), torch.Generator().manual_seed(seed), []
+    m, g, out = one_class_probs(model, dl.dataset), torch.Generator().manual_seed(seed), []
     each = max(1, n//max(1, len(dl.dataset)))
     for x,y in progress(dl, least=20):
         for p,t in zip(m(x).cpu(), y.as_subclass(torch.Tensor).cpu()):

@@ -94,6 +94,7 @@ def _about(learn):
     name, dl = lambda o: re.sub(r' at 0x[0-9a-f]+', '', repr(o)), learn.dls.train
     return dict(epochs=learn.n_epoch, batches=len(dl), images=len(dl.dataset), bs=dl.bs, half=is_half(learn),
                 augment=name(getattr(dl, 'augment', None)), loss=name(learn.loss_func),
+                standardize=getattr(getattr(dl.dataset, 'ds', None), 'standardize', False),
                 classes=list(map(str, getattr(learn.dls, 'vocab', []))), processes=process()[1],
                 lrs=[{k: h[k] for k in ('lr','wd') if k in h} for h in learn.opt.hypers],
                 weights=[[list(p.shape), p.requires_grad] for p in learn.model.parameters()])

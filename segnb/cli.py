@@ -170,7 +170,7 @@ def train(
           flush=True)
     lost = [c for c,n in zip(dls.classes, dls.valid_ds.counts.sum(0)) if not n]
     if lost: print(f"In no validation image: {', '.join(lost)}", flush=True)
-    checkpoint = Checkpoint(folder, about=dict(seed=seed, frozen=frozen, standardize=standardize))
+    checkpoint = Checkpoint(folder, about=dict(seed=seed, frozen=frozen))
     try: learn = train_recipe(dls, epochs, lr, encoder, precision, resume=checkpoint, cbs=cbs,
                               frozen_stages=frozen)
     except KeyboardInterrupt:
@@ -183,6 +183,7 @@ def train(
     if not first: return learn
     options = {k: v for k,v in kwargs.items() if v is not None}         # `segnb improve` needs these
     learn.save_model(out, dict(data=str(data), options=options, crop=dls.train.augment.crop, lr=lr, seed=seed,
+                               frozen=frozen,
                                epochs=learn.n_epoch, pixel_acc=accuracy, mean_iou=iou))
     shutil.rmtree(folder)
     print(f'\nSaved {out}')

@@ -286,7 +286,9 @@ def standardized_image(
     "An image with mean and standard deviation of each channel moved to fixed values, cut off at 0 and 1"
     if isinstance(im, np.ndarray):
         x = im/np.float32(255) if im.dtype == np.uint8 else im
-        x = np.clip((x-x.mean((0,1)))/(x.std((0,1))+.01)*std+mean, 0, 1)
+        # in float64, as sums of millions of float32 are far off
+        own, spread = (f(x, axis=(0,1), dtype=np.float64).astype(np.float32) for f in (np.mean, np.std))
+        x = np.clip((x-own)/(spread+.01)*std+mean, 0, 1)
         return (x*255).round().astype(np.uint8) if im.dtype == np.uint8 else x.astype(im.dtype)
     levels, counts = np.arange(256)/255, np.reshape(im.histogram(), (-1,256))
     share = counts/counts.sum(1, keepdims=True)

@@ -17,7 +17,8 @@ import fastai.callback.progress                             # gives learners `no
 from fastai.callback.core import Callback, CancelValidException
 from fastai.data.transforms import RandomSplitter
 from .augment import SegAugment
-from .core import VOID, atomic_file, atomic_folder, one_at_a_time, resized_image, resized_mask
+from .core import (VOID, atomic_file, atomic_folder, one_at_a_time, resized_image, resized_mask,
+                        standardized_image)
 from .dataloader import SegDataLoader, SegDataLoaders, default_crop
 from .dataset import as_dataset, find_pairs
 from .feedback import Feedback
@@ -96,6 +97,8 @@ def fine_tune(
 )->SegModel:
     "The model after a few epochs on corrections mixed with the data that it was trained on"
     torch.manual_seed(seed)
+    # what kept its weights in training keeps them
+    if hasattr(model.model, 'freeze_stages'): model.model.freeze_stages(model.info.get('frozen', 0))
     mix, device = Mixture(new, old, share, seed, bs), model.device
     augment = SegAugment(crop or default_crop(np.median(old.sizes, 0)))
     train = SegDataLoader(mix, mix.bs, True, augment, device, drop_last=True)
@@ -135,6 +138,7 @@ def from_feedback(
     classes, # Names of the classes, in the order of the model's
     kept:float=.3, # See `corrections`
     size=None, # Function from `(height,width)` of an image to that in the folder; default: as it is
+    standardize:bool=False, # Write images as `standardized_image` makes them
 )->Path: # `images/`, `labels/`, `codes.txt`, and `valid.txt` with those kept for judging
     "The corrections of a store as a data set. Raises `ValueError` for too few, `FileExistsError`."
     rows, path = corrections(store, kept), Path(path)
@@ -147,6 +151,7 @@ def from_feedback(
         for r in rows.itertuples():
             im, mask = store.image(r.id), _checked_mask(store, r.id, len(classes))
             new = size(mask.shape) if size else None
+            if standardize: im = standardized_image(im)
             resized_image(im, new).save(tmp/'images'/f'{r.image}.png')
             Image.fromarray(resized_mask(mask, new)).save(tmp/'labels'/f'{r.image}.png')
         (tmp/'codes.txt').write_text('\n'.join(classes)+'\n', encoding='utf-8')
@@ -277,14 +282,10 @@ LEAST = 4, 3    # corrections to train on, and kept for judging
 def _training_frames(store, model, kept):
     "`Frames` of the corrections that are trained on, as the model sees them"
     with tempfile.TemporaryDirectory() as tmp:
-        folder = from_feedback(store, Path(tmp)/'c', model.classes, kept, model.inner_size)
+        folder = from_feedback(store, Path(tmp)/'c', model.classes, kept, model.inner_size, model.standardize)
         ds, split = find_pairs(folder, Codes(model.classes, void=[]))
         # nowhere else: a file would stay when people take their images back
-        return Frames(_lit(ds.subset(split(ds.images)[0]), model), ways='memory')
-
-def _lit(ds, model):
-    "A data set in the light that the model was trained in"
-    return ds.standardized() if model.standardize else ds
+        return Frames(ds.subset(split(ds.images)[0]), ways='memory')
 
 # %% ../nbs/15_feedback.ipynb #903aef57
 def improve_model(
@@ -313,7 +314,9 @@ def improve_model(
         judges = dict(corrected=lambda: ((s.image(i), _checked_mask(s, i, len(old.classes))) for i in ids),
                       validation=lambda: map(whole.pair, held))
         before = {k: image_matrices(old, pairs()) for k,pairs in judges.items()}
-        info, frames = old.info, (_training_frames(s, old, kept), Frames(_lit(ds.subset(train), old)))
+        train = ds.subset(train)
+        if old.standardize: train = train.standardized()
+        info, frames = old.info, (_training_frames(s, old, kept), Frames(train))
         lr, crop = lr or info.get('lr', 4e-3)/2, crop or info.get('crop')
         new = fine_tune(old, *frames, share, epochs, lr, crop=crop, seed=seed)
         table = pd.DataFrame({k: bootstrap(before[k], image_matrices(new, pairs()))

@@ -65,7 +65,7 @@ def results(
     bs:int=4, # Whole frames a batch
 )->Results:
     "What a model predicts for each image"
-    m, out = one_class_probs(model), Results(frames)
+    m, out = one_class_probs(model, frames), Results(frames)
     t = getattr(m, 'facts', {}).get('threshold')
     dl = SegDataLoader(frames, bs=bs, device=next(m.parameters()).device)
     for x,y in progress(dl, least=20): out.add(m(x), y.as_subclass(torch.Tensor), t and t[0])

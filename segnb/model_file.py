@@ -335,8 +335,7 @@ def image_files(
     if folder and dst is not None:
         src, dst = Path(src).resolve(), Path(dst).resolve()
         ends = '_overlay.jpg', *_mask_ends(classes)
-        own = {d/f'{n}{end}' for f in files for n in (f.stem, f.name) for end in ends
-               for d in (dst, dst/f.resolve().parent.relative_to(src))}
+        own = {dst/f'{n}{end}' for f in files for n in (f.stem, f.name) for end in ends}
         under = lambda f: src in dst.parents and dst in f.parents
         files = [f for f in files if f.resolve() not in own and not under(f.resolve())]
     if not files: raise FileNotFoundError(f"{src}: no images there")
@@ -362,16 +361,16 @@ def save_mask(
     im.putpalette(pal.tobytes())
     im.save(fn, 'png')
 
-def _targets(files, dst, overlays, classes=()):
-    """Names for the results of each image: masks, one or one for each class, and the overlay. Images that share
-    a stem keep their suffix in it, those that share a name get folders as their own."""
+def _targets(files, dst, overlays, classes=(), root=None):
+    """Names for the results of each image: masks, one or one for each class, and the overlay. Images that
+    share a stem keep their suffix in it, those that share a name get their own folders, as below `root`."""
     def named(folders):
         stems = Counter((d, f.stem) for d,f in zip(folders, files))
         return [f'{d}/{f.stem if stems[d, f.stem] == 1 else f.name}' for d,f in zip(folders, files)]
     names = named(['.']*len(files))
     if len(set(names)) < len(names):
-        folders = [f.resolve().parent for f in files]
-        names = named([d.relative_to(os.path.commonpath(folders)) for d in folders])
+        folders = [os.path.dirname(os.path.abspath(f)) for f in files]
+        names = named([os.path.relpath(d, root or os.path.commonpath(folders)) for d in folders])
     twice = [n for n,k in Counter(names).items() if k > 1]
     if twice: raise ValueError(f"the same images are asked for several times: {few(sorted(twice), 3)}")
     ends = _mask_ends(classes)
@@ -388,7 +387,11 @@ def predict_folder(self:SegModel,
     where classes overlap a black and white `NAME_CLASS_mask.png` for each class"""
     each = self.classes if self.overlap else ()
     files, dst = image_files(src, dst, each), Path(dst)
-    targets = _targets(files, dst, overlays, each)
+    where = dict(overlays=overlays, classes=each, root=src if isinstance(src, (str, Path)) else None)
+    # what an earlier call has written beside its images is not predicted
+    results = {os.path.abspath(p) for ms,o in _targets(files, dst, **where) for p in [*ms, o] if p}
+    files = [f for f in files if os.path.abspath(f) not in results]
+    targets = _targets(files, dst, **where)
     there = [p for ms,o in targets for p in [*ms, o] if p is not None and p.exists()]
     if there and not overwrite: raise FileExistsError(
         f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be "

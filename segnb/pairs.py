@@ -181,6 +181,7 @@ class FoundPairs:
         else:
             self.parts = layout(path)
             for side,im,ma in self.parts: self._pair_up(side, im, ma)
+            if self.parts[0][0] == 'all': self._keep_listed()
         self.rois = self._find_rois(images) if roi else None
         self._choose_sides(valid)
 
@@ -248,21 +249,33 @@ def _inner_names(m):
 # %% ../nbs/library/pairs.ipynb #78c98e8a
 @patch
 def _choose_sides(self:FoundPairs, valid):
-    listed = next((p for p in (self.path/'valid.txt', self._voc_list()) if p and p.exists()), None)
-    if valid is None and self.parts[0][0] == 'all': valid = listed
+    if valid is None and self.parts[0][0] == 'all':
+        valid = next((p for p in (self.path/'valid.txt', self.path/_voc/'val.txt') if p.exists()), None)
     if valid is not None: self.sides = ['val' if held else 'train' for held in self._held(valid)]
     elif 'val' not in self.sides: self.sides = ['all']*len(self)
 
+_voc = 'ImageSets/Segmentation'
+
 @patch
-def _voc_list(self:FoundPairs):
-    "Pascal VOC: its list of validation images; an image that no list has, and no mask, is for other tasks"
-    _, images, _ = self.parts[0]
-    files = [*(self.path/'ImageSets'/'Segmentation').glob('*.txt')]
-    if not files: return None
-    named = {line.strip() for f in files for line in read_lines(f)}
-    own = lambda i: {i.stem, i.relative_to(images).with_suffix('').as_posix()}
-    self.lone = [i for i in self.lone if own(i) & named]
-    return files[0].with_name('val.txt')
+def _keep_listed(self:FoundPairs):
+    """Pascal VOC: what none of its lists for training and validation names is left out: images for other
+    tasks, which have no mask, and test images."""
+    files = [f for f in (self.path/_voc/f'{s}.txt' for s in ('train','val','trainval')) if f.is_file()]
+    if not files: return
+    named = {_tidy(line) for f in files for line in read_lines(f)}
+    kept = [bool(self._known_as(i) & named) for i in self.images]
+    for k in ('images','masks','sides'): setattr(self, k, [o for o,b in zip(getattr(self, k), kept) if b])
+    self.lone = [i for i in self.lone if self._known_as(i) & named]
+
+def _tidy(name): return str(name).strip().replace('\\', '/').removeprefix('./')
+
+@patch
+def _known_as(self:FoundPairs, p):
+    "The names by which a list may call an image"
+    folders = [self.path, *(Path(im) for _,im,_ in self.parts if Path(im).is_dir())]
+    paths = [p.relative_to(f) for f in folders if f in p.parents]
+    return {p.name, p.stem, stem_of(p), p.absolute().as_posix(),
+            *(o.as_posix() for q in paths for o in (q, q.with_suffix('')))}
 
 @patch
 def _held(self:FoundPairs, valid):
@@ -287,12 +300,8 @@ def _held(self:FoundPairs, valid):
 @patch
 def _listed(self:FoundPairs, names, where):
     "Whether each image is listed, by its name or path"
-    tidy = lambda n: str(n).strip().replace('\\', '/').removeprefix('./')
-    self.listed, held = where, set(map(tidy, names)) - {''}
-    folders = [self.path, *(Path(im) for _,im,_ in self.parts if Path(im).is_dir())]
-    of = lambda p: {p.name, p.stem, stem_of(p), p.absolute().as_posix(),
-                    *(p.relative_to(f).as_posix() for f in folders if f in p.parents)}
-    own = list(map(of, self.images))
+    self.listed, held = where, set(map(_tidy, names)) - {''}
+    own = list(map(self._known_as, self.images))
     self.missing = sorted(held - set().union(*own))
     return [bool(n & held) for n in own]
 

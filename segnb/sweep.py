@@ -411,7 +411,8 @@ def sweep_status(
     return f"{len(df)} runs: {states}; best: run {slot} with {metric} {best[slot]:.4g} ({text})"
 
 # %% ../nbs/library/sweep.ipynb #af96666f
-_settings = ('data','encoder','pretrained','lr','epochs','bs','crop','size','precision','pct_start','seed')
+_settings = ('data','encoder','pretrained','lr','epochs','bs','crop','size','precision','pct_start','seed',
+             'standardize','frozen_stages')
 
 class _Report(Callback):
     "Hands the metric of each validation to `report`"
@@ -439,10 +440,11 @@ def trainer(
         gc.collect()
         torch.cuda.empty_cache()
         set_seed(config.get('seed', 1))
-        dls = train_loaders(data_path(config['data']), **some('crop','bs','size'))
+        dls = train_loaders(data_path(config['data']), **some('crop','bs','size','standardize'))
         cbs = [_tracker(spec, config)]*bool(track) + [_Report(spec['metric']['name'], report)]*stops
         learn = train_recipe(dls, validate_every=1 if stops else None, bars=False, cbs=cbs,
-                             **some('epochs','lr','encoder','pretrained','precision','pct_start'))
+                             **some('epochs','lr','encoder','pretrained','precision','pct_start',
+                                    'frozen_stages'))
         return last_row(learn.recorder) | {'training seconds': time.time()-start}
     return train
 

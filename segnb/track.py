@@ -84,7 +84,8 @@ def _of_data(dls):
     own, size = {}, lambda s: 'x'.join(map(str, s))
     if hasattr(frames, 'ds'):
         own = dict(data=str(Path(frames.ds.images[0]).parent), augment=repr(aug),
-                   frames=size(frames.sizes[0]), crop=size(getattr(aug, 'crop', ())))
+                   frames=size(frames.sizes[0]), crop=size(getattr(aug, 'crop', ())),
+                   standardize=frames.ds.standardize)
     return dict(own, batch_size=dls.bs, training_items=len(dls.train_ds), validation_items=len(dls.valid_ds),
                 classes=', '.join(map(str, _classes(dls))))
 

@@ -69,11 +69,18 @@ def as_probs(
     raise TypeError(f"{type(m).__name__}: expected a learner, a SegModel, the path of a model file, or a "
                     "torch module")
 
-def one_class_probs(m)->nn.Module: # See `as_probs`
-    "The same. Raises `ValueError` where classes overlap."
+def one_class_probs(
+    m, frames=None, # See `as_probs`; the `Frames` that it is to predict
+)->nn.Module:
+    "The same. Raises `ValueError` where classes overlap, or frames are in other light than in training."
     m = as_probs(m)
-    if (getattr(m, 'facts', None) or {}).get('overlap'): raise ValueError(
+    own, theirs = (getattr(o, 'facts', None) or {} for o in (m, frames))
+    if own.get('overlap'): raise ValueError(
         "the classes of this model overlap; this needs one class for each pixel. See learn.pr_curves()")
+    lit = [o.get('standardize', False) for o in (own, theirs) if o]
+    if len(set(lit)) > 1: raise ValueError(
+        f"the model was trained on {'standardized' if lit[0] else 'plain'} images, and these frames are not: "
+        f"make them with standardize={lit[0]}")
     return m
 
 # %% ../nbs/10_tta.ipynb #a364e068

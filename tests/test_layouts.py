@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from conftest import segnb
+from segnb.pairs import FoundPairs
 from segnb.all import SegDataLoaders, find_pairs, load_model, seg_learner
 
 rng = np.random.default_rng(0)
@@ -98,18 +99,22 @@ def test_from_raw_folder_to_scores(kind, tmp_path):
 
 
 def test_pascal_voc(tmp_path):
-    "Most of its images are for other tasks and have no mask; lists say which are for training and validation"
+    "Most of its images are for other tasks and have no mask; lists say which are for training, validation and test"
     names = [f"2007_{i:06}" for i in range(9)]
     for i, name in enumerate(names):
         image, mask = scene()
         save(image, tmp_path / f"JPEGImages/{name}.jpg")
         mask[:2] = 255
-        if i < 6: save(mask, tmp_path / f"SegmentationClass/{name}.png", np.arange(768).reshape(256, 3) % 256)
+        if i < 7: save(mask, tmp_path / f"SegmentationClass/{name}.png", np.arange(768).reshape(256, 3) % 256)
     lists = tmp_path / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
-    for side, some in dict(train=names[:4], val=names[4:6], trainval=names[:6]).items(): (lists / f"{side}.txt").write_text("\n".join(some) + "\n")
+    sides = dict(train=names[:4], val=names[4:6], trainval=names[:6], test=names[6:8])
+    for side, some in sides.items(): (lists / f"{side}.txt").write_text("\n".join(some) + "\n")
+    (lists / "._val.txt").write_bytes(b"\x00\x05\x16\x07\xff\xfe\xfd")                 # macOS leaves such files
     ds, split = find_pairs(tmp_path, codes=["background", "cat", "dog"])
     assert [len(o) for o in split(ds.images)] == [4, 2] and (ds[0][1][:2] == 255).all()
+    patterns = dict(images="JPEGImages/*.jpg", masks="SegmentationClass/{stem}.png")
+    assert len(FoundPairs(tmp_path, **patterns)) == 7                           # by patterns everything counts
     (tmp_path / f"SegmentationClass/{names[1]}.png").unlink()               # one that is listed must have its mask
     with pytest.raises(ValueError, match="1 of 6 images have no mask.*2007_000001"): find_pairs(tmp_path)
 

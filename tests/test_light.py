@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 from segnb.all import Codes, EncoderUNet, Ensemble, SegDataLoaders, SegLearner, UNet, find_pairs, load_model
 from segnb.core import standardized_image
 from segnb.frames import frames_file
-from segnb.improve import _lit
 from segnb.model_file import SegModel, at_size
 from conftest import segnb
 
@@ -49,18 +48,35 @@ def test_predicting_sees_what_training_saw(learn):
 def test_other_frames_are_other_files(small_set):
     ds, _ = find_pairs(small_set)
     assert frames_file(ds) != frames_file(ds.standardized())
-    plain = SegModel(UNet(3, 11, width=4, depth=2, pad=True), ds.codes)
-    lit = SegModel(plain.model, ds.codes, standardize=True)
-    assert not _lit(ds, plain).standardize and _lit(ds, lit).standardize and not ds.standardize
-    assert (_lit(ds, lit).pair(0)[0] == np.asarray(standardized_image(ds.image(0)))).all()
+    assert ds.standardized().standardize and not ds.standardize
+    assert (ds.standardized().pair(0)[0] == np.asarray(standardized_image(ds.image(0)))).all()
 
 
 def test_bands_of_any_depth():
-    a = np.random.default_rng(0).random((20, 30, 5), dtype=np.float32) * [.1, .2, .3, .4, .5]
-    out = standardized_image(a.astype(np.float32))
+    a = np.random.default_rng(0).random((20, 30, 5), dtype=np.float32) * np.array([.1, .2, .3, .4, .5], np.float32)
+    out = standardized_image(a)
     assert out.dtype == np.float32 and np.allclose(out.mean((0, 1)), .45, atol=.02) and out.min() >= 0 and out.max() <= 1
-    assert not np.isnan(standardized_image(np.zeros((4, 5, 3), np.uint8))).any()      # one colour
-    assert np.asarray(standardized_image(Image.new("RGB", (4, 5)))).std() == 0
+    one_colour = Image.new("RGB", (4, 5), (30, 30, 30))
+    for one in (one_colour, np.array(one_colour)): assert set(np.unique(standardized_image(one))) == {115}     # .45 of 255
+    many = np.zeros((6000, 6000, 1), np.float32) + np.float32(.8)                # whose sum float32 cannot hold
+    assert abs(standardized_image(many) - .45).max() < .01
+
+
+def test_frames_in_other_light_than_the_models_are_refused(learn, small_set):
+    from segnb.interpret import results
+    plain = SegDataLoaders.from_path(small_set, size=(48, 64), crop=32, bs=4, device="cpu").valid_ds
+    with pytest.raises(ValueError, match="trained on standardized images.*standardize=True"): results(learn, plain)
+    assert len(results(learn, learn.dls.valid_ds).losses) == len(plain)
+
+
+def test_fine_tuning_leaves_what_was_frozen(learn, small_set):
+    from segnb.improve import fine_tune
+    net = EncoderUNet(11, "tf_efficientnet_lite0").freeze_stages(5)
+    before = {k: v.clone() for k, v in net.encoder.state_dict().items()}
+    net.freeze_stages(0)                                                          # as from a file
+    frames = learn.dls.valid_ds
+    new = fine_tune(SegModel(net, learn.codes, info=dict(frozen=5), **learn.dls.valid_ds.facts), frames, learn.dls.train_ds, epochs=1, crop=32)
+    assert all((new.model.encoder.state_dict()[k] == v).all() for k, v in before.items()) and new.standardize
 
 
 def test_members_that_need_other_light_are_refused():

@@ -785,17 +785,27 @@ def test_predictions_are_not_predicted(tmp_path, small_model):
 
 def test_equal_names_in_several_folders(tmp_path, small_model):
     "Their results go into folders of the same names; nothing is replaced, and nothing predicted is predicted again"
+    x, model = tmp_path / "x", small_model[0]
     for street in ("a", "b"):
-        (tmp_path / "x" / street).mkdir(parents=True)
-        for i in range(2): Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "x" / street / f"{i}.png")
+        (x / "deep" / street).mkdir(parents=True)
+        for i in range(2): Image.new("RGB", (32, 32), (i, 0, 0)).save(x / "deep" / street / f"{i}.png")
+    both = sorted((x / "deep").rglob("*.png"))
     wanted = {f"{street}/{i}_mask.png" for street in "ab" for i in range(2)}
-    for out in (tmp_path / "out", tmp_path / "x"):
+    for src, out, below in ((x, tmp_path / "out", "deep"), (x, x, "deep"), (x / "deep", x / "deep", ""), (both, tmp_path / "list", "")):
         for _ in range(2):
-            done, failed = small_model[0].predict_folder(tmp_path / "x", out, overwrite=True)
-            assert {p.relative_to(out).as_posix() for p in done} == wanted and not failed
-    files = sorted((tmp_path / "out").rglob("*_mask.png"))
-    assert len(files) == 4
-    with pytest.raises(ValueError, match="asked for several times"): small_model[0].predict_folder([files[0]] * 2, tmp_path / "o")
+            done, failed = model.predict_folder(src, out, overwrite=True)
+            assert {p.relative_to(out / below).as_posix() for p in done} == wanted and not failed
+    assert len(list(x.rglob("*_mask.png"))) == 4
+    with pytest.raises(ValueError, match="asked for several times"): model.predict_folder([both[0]] * 2, tmp_path / "o")
+
+
+def test_images_that_are_links(tmp_path, small_model):
+    for d in ("store", "photos/a", "photos/b"): (tmp_path / d).mkdir(parents=True)
+    for i in range(2): Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / f"store/{i}.png")
+    for d in "ab":
+        for i in range(2): (tmp_path / f"photos/{d}/{i}.png").symlink_to(tmp_path / f"store/{i}.png")
+    done, failed = small_model[0].predict_folder(tmp_path / "photos", tmp_path / "out")
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in done} == {f"{d}/{i}_mask.png" for d in "ab" for i in range(2)}
 
 
 def test_patterns_as_people_write_them(tmp_path):

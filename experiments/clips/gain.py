@@ -2,7 +2,7 @@
 
     python experiments/clips/gain.py CAMVID --seeds 1 2 --work FOLDER --out experiments/clips/gain.csv
 
-FOLDER has the networks that run.py kept, of the recipe and of the change, with each drive left out. Each
+FOLDER has the networks that run.py kept, of the recipe and of each change, with each drive left out. Each
 frame is predicted by the network that has not seen its drive, and the confusion matrices of the frames are
 added up, for the recipe and for the change, for each seed and over all seeds. `thin classes` is the mean IoU
 of pole, sign, fence, pedestrian and bicyclist. `low` and `high` are the 95 % interval of the difference over
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from run import CHANGES, CLIPS, ENCODER, network_file
+from run import CLIPS, ENCODER, network_file
 from common import own_split, record, show
 from segnb.dataloader import SegDataLoader
 from segnb.dataset import ClipSplitter
@@ -28,9 +28,9 @@ THIN = 'Pole', 'SignSymbol', 'Fence', 'Pedestrian', 'Bicyclist'
 
 
 def matrices(path, work, views, **run):
-    "A confusion matrix for each frame, drive by drive, and the names of the classes"
+    "A confusion matrix for each frame, drive by drive: (frames,classes,classes)"
     ds, _ = own_split(path)
-    if CHANGES[run['change']].get('standardize'): ds = ds.standardized()
+    if 'standardised' in run['change']: ds = ds.standardized()
     h, w = ds.file_sizes[0]
     run, out, n = {**run, 'size': f'{h}x{w}'}, [], len(ds.classes)
     for clip in CLIPS:
@@ -39,7 +39,7 @@ def matrices(path, work, views, **run):
         _, held = ClipSplitter([clip])(ds.images)
         for x, y in SegDataLoader(Frames(ds.subset(held)), bs=8):
             out += [ConfusionMatrix(n).add(p[None], t[None]).matrix.numpy() for p, t in zip(model(x), y)]
-    return np.stack(out), ds.classes
+    return np.stack(out)
 
 
 def scores(m, classes):
@@ -67,25 +67,23 @@ def gain(old, new, classes, draws=2000, **about):
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('data', nargs='?', default='camvid', help='a folder with CamVid')
-    p.add_argument('--change', default='standardised', choices=CHANGES)
+    p.add_argument('--changes', nargs='+', default=['standardised+frozen'])
     p.add_argument('--seeds', type=int, nargs='+', default=[1, 2])
     p.add_argument('--views', nargs='+', default=['none', 'flip'])
     p.add_argument('--work', required=True, help='the folder with the networks')
     p.add_argument('--out', required=True, help='a CSV file')
     args = p.parse_args()
-    rows, path = [], data_path(args.data)
+    path, rows = data_path(args.data), []
+    # in the order in which run.py makes the name of a file
+    run = lambda seed, change: dict(model=ENCODER, lr=4e-3, epochs=30, size=None, seed=seed, change=change)
     for views in args.views:
-        of_seed = []
-        for seed in args.seeds:
-            # in the order in which run.py makes the name of a file
-            one = lambda change: dict(model=ENCODER, lr=4e-3, epochs=30, size=None, seed=seed, change=change)
-            (old, classes), (new, _) = (matrices(path, args.work, views, **one(c))
-                                        for c in ('none', args.change))
-            rows += gain(old, new, classes, change=args.change, views=views, seed=seed)
-            of_seed.append((old, new))
-            print(pd.DataFrame(rows[-3:]).round(3).to_string(index=False), flush=True)
-        old, new = (sum(m) for m in zip(*of_seed))          # each frame counts for each seed
-        rows += gain(old, new, classes, change=args.change, views=views, seed='all')
+        of = {(c, s): matrices(path, args.work, views, **run(s, c))
+              for c in ('none', *args.changes) for s in args.seeds}
+        classes = own_split(path)[0].classes
+        for change in args.changes:
+            for seed in [[s] for s in args.seeds] + [args.seeds]*(len(args.seeds) > 1):
+                old, new = (sum(of[c, s] for s in seed) for c in ('none', change))   # a frame for each seed
+                rows += gain(old, new, classes, change=change, views=views, seeds=' '.join(map(str, seed)))
     df = pd.DataFrame(rows)
     record(df, args.out, index=False)
     show(df)

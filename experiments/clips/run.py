@@ -92,7 +92,9 @@ def mixed_style(x):
 
 def changed_network(kinds, classes, encoder, *drawn, **kwargs):
     "The network of a run, or the name of its encoder where nothing is changed"
-    if 'drawn' in kinds: return drawn_first(encoder, classes, *drawn, **kwargs)
+    if 'drawn' in kinds:
+        assert not kinds & {*FROZEN, 'styles'}, "drawn streets are for the recipe's network"
+        return drawn_first(encoder, classes, *drawn, **kwargs)
     if not kinds & {*FROZEN, 'styles'}: return encoder
     net = EncoderUNet(len(classes), encoder)
     net.freeze_stages(next((n for k, n in FROZEN.items() if k in kinds), 2))
