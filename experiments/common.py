@@ -8,6 +8,9 @@ from scipy import stats
 from segnb.core import atomic_file, autocast, machine, one_at_a_time
 from segnb.dataset import find_pairs
 
+# the classes of CamVid, and of the drawn streets, that are a few pixels wide or rare
+THIN = 'Pole', 'SignSymbol', 'Fence', 'Pedestrian', 'Bicyclist'
+
 
 def compare(speeds, rounds=3):
     """Run the functions of a dictionary in turn, after a warm-up of each, and compare what they return.

@@ -15,9 +15,9 @@ ENCODER = 'tf_efficientnet_lite0'
 torch.set_num_threads(1)
 
 
-def streets_loaders():
+def streets_loaders(bs=16, **kwargs):
     "240 training and 60 validation images of 96x128; crops of 64x96"
-    return SegDataLoaders.from_path(streets(), size=(96,128), crop=(64,96), bs=16)
+    return SegDataLoaders.from_path(streets(), size=(96,128), crop=(64,96), bs=bs, **kwargs)
 
 
 def restart(learn, seed):

@@ -183,8 +183,7 @@ def train(
     if not first: return learn
     options = {k: v for k,v in kwargs.items() if v is not None}         # `segnb improve` needs these
     learn.save_model(out, dict(data=str(data), options=options, crop=dls.train.augment.crop, lr=lr, seed=seed,
-                               frozen=frozen,
-                               epochs=learn.n_epoch, pixel_acc=accuracy, mean_iou=iou))
+                               frozen=frozen, epochs=learn.n_epoch, pixel_acc=accuracy, mean_iou=iou))
     shutil.rmtree(folder)
     print(f'\nSaved {out}')
     if volumes:

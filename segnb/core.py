@@ -284,18 +284,19 @@ def standardized_image(
     mean:float=.45, std:float=.25, # What each channel gets, of 1
 ):  # The same kind
     "An image with mean and standard deviation of each channel moved to fixed values, cut off at 0 and 1"
+    moved = lambda x, own, spread: np.clip((x-own)/(spread+.01)*std+mean, 0, 1)
     if isinstance(im, np.ndarray):
         x = im/np.float32(255) if im.dtype == np.uint8 else im
         # in float64, as sums of millions of float32 are far off
         own, spread = (f(x, axis=(0,1), dtype=np.float64).astype(np.float32) for f in (np.mean, np.std))
-        x = np.clip((x-own)/(spread+.01)*std+mean, 0, 1)
+        x = moved(x, own, spread)
         return (x*255).round().astype(np.uint8) if im.dtype == np.uint8 else x.astype(im.dtype)
     levels, counts = np.arange(256)/255, np.reshape(im.histogram(), (-1,256))
     share = counts/counts.sum(1, keepdims=True)
     means = share@levels
     stds = np.sqrt(np.maximum(share@levels**2-means**2, 0))
-    table = (levels-means[:,None])/(stds[:,None]+.01)*std+mean
-    return im.point((table.clip(0,1)*255).round().astype(int).ravel().tolist())
+    table = moved(levels, means[:,None], stds[:,None])
+    return im.point((table*255).round().astype(int).ravel().tolist())
 
 # %% ../nbs/library/core.ipynb #1d63f5e4
 @contextmanager

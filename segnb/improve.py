@@ -162,12 +162,13 @@ def from_feedback(
 def bootstrap(
     old, new, # From `image_matrices`, of the same images
     n:int=2000, seed:int=0, # How many draws
+    score=mean_ious, # Function from matrices (…,classes,classes) to scores (…)
 )->dict: # images, before, after, difference, and the ends `low` and `high` of its 95 % interval
-    "How much better the new mean IoU is, with an interval from drawing images with replacement"
+    "How much better the new score is, with an interval from drawing images with replacement"
     k, c = old.shape[:2]
     times = np.random.default_rng(seed).multinomial(k, np.full(k, 1/k), size=n)
-    drawn = lambda m: mean_ious((times @ m.reshape(k, -1)).reshape(n, c, c))
-    before, after = (float(mean_ious(m.sum(0))) for m in (old, new))
+    drawn = lambda m: score((times @ m.reshape(k, -1)).reshape(n, c, c))
+    before, after = (float(score(m.sum(0))) for m in (old, new))
     low, high = np.percentile(drawn(new)-drawn(old), [2.5, 97.5])
     return dict(images=k, before=before, after=after, difference=after-before, low=low, high=high)
 

@@ -387,11 +387,11 @@ def predict_folder(self:SegModel,
     where classes overlap a black and white `NAME_CLASS_mask.png` for each class"""
     each = self.classes if self.overlap else ()
     files, dst = image_files(src, dst, each), Path(dst)
-    where = dict(overlays=overlays, classes=each, root=src if isinstance(src, (str, Path)) else None)
-    # what an earlier call has written beside its images is not predicted
-    results = {os.path.abspath(p) for ms,o in _targets(files, dst, **where) for p in [*ms, o] if p}
+    root = src if isinstance(src, (str, Path)) else None
+    # what an earlier call has written beside its images is not predicted, overlays included
+    results = {os.path.abspath(p) for ms,o in _targets(files, dst, True, each, root) for p in [*ms, o]}
     files = [f for f in files if os.path.abspath(f) not in results]
-    targets = _targets(files, dst, **where)
+    targets = _targets(files, dst, overlays, each, root)
     there = [p for ms,o in targets for p in [*ms, o] if p is not None and p.exists()]
     if there and not overwrite: raise FileExistsError(
         f"{there[0]} is already there ({len(there)} in all). Choose another folder, or say that they may be "

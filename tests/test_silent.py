@@ -792,8 +792,8 @@ def test_equal_names_in_several_folders(tmp_path, small_model):
     both = sorted((x / "deep").rglob("*.png"))
     wanted = {f"{street}/{i}_mask.png" for street in "ab" for i in range(2)}
     for src, out, below in ((x, tmp_path / "out", "deep"), (x, x, "deep"), (x / "deep", x / "deep", ""), (both, tmp_path / "list", "")):
-        for _ in range(2):
-            done, failed = model.predict_folder(src, out, overwrite=True)
+        for overlays in (True, False):
+            done, failed = model.predict_folder(src, out, overlays, overwrite=True)
             assert {p.relative_to(out / below).as_posix() for p in done} == wanted and not failed
     assert len(list(x.rglob("*_mask.png"))) == 4
     with pytest.raises(ValueError, match="asked for several times"): model.predict_folder([both[0]] * 2, tmp_path / "o")

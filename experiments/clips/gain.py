@@ -15,26 +15,23 @@ import numpy as np, pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from run import CLIPS, ENCODER, network_file
-from common import own_split, record, show
+from common import THIN, own_split, record, show
 from segnb.dataloader import SegDataLoader
 from segnb.dataset import ClipSplitter
 from segnb.frames import Frames
+from segnb.improve import bootstrap, mean_ious
 from segnb.metrics import ConfusionMatrix
 from segnb.model_file import load_model
 from segnb.recipe import data_path
 from segnb.tta import TTA, as_probs
 
-THIN = 'Pole', 'SignSymbol', 'Fence', 'Pedestrian', 'Bicyclist'
 
-
-def matrices(path, work, views, **run):
+def matrices(ds, work, views, **run):
     "A confusion matrix for each frame, drive by drive: (frames,classes,classes)"
-    ds, _ = own_split(path)
     if 'standardised' in run['change']: ds = ds.standardized()
-    h, w = ds.file_sizes[0]
-    run, out, n = {**run, 'size': f'{h}x{w}'}, [], len(ds.classes)
+    (h, w), n, out = ds.file_sizes[0], len(ds.classes), []
     for clip in CLIPS:
-        model = as_probs(load_model(network_file(work, **run, clip=clip)))
+        model = as_probs(load_model(network_file(work, **run, size=f'{h}x{w}', clip=clip)))
         if views != 'none': model = TTA(model, views)
         _, held = ClipSplitter([clip])(ds.images)
         for x, y in SegDataLoader(Frames(ds.subset(held)), bs=8):
@@ -42,26 +39,13 @@ def matrices(path, work, views, **run):
     return np.stack(out)
 
 
-def scores(m, classes):
-    "Mean IoU, that of the thin classes, and pixel accuracy of matrices (…,classes,classes)"
-    hit = m.diagonal(axis1=-2, axis2=-1)
-    iou = hit/(m.sum(-1)+m.sum(-2)-hit)
-    return {'mean IoU': iou.mean(-1), 'thin classes': iou[..., [classes.index(c) for c in THIN]].mean(-1),
-            'pixel accuracy': hit.sum(-1)/m.sum((-1,-2))}
-
-
-def gain(old, new, classes, draws=2000, **about):
-    "A row for each score"
-    k, n = len(old), len(classes)
-    times = np.random.default_rng(0).multinomial(k, np.full(k, 1/k), size=draws)
-    drawn = [scores((times @ m.reshape(k, -1)).reshape(-1, n, n), classes) for m in (old, new)]
-    before, after = (scores(m.sum(0), classes) for m in (old, new))
-    rows = []
-    for name in before:
-        low, high = np.percentile(drawn[1][name]-drawn[0][name], [2.5, 97.5])
-        rows.append(dict(about, score=name, frames=k, before=before[name], after=after[name],
-                         gain=after[name]-before[name], low=low, high=high))
-    return rows
+def scores(classes):
+    "Functions from matrices (…,classes,classes) to a score each"
+    thin = [classes.index(c) for c in THIN]
+    hits = lambda m: m.diagonal(axis1=-2, axis2=-1)
+    ious = lambda m: hits(m)/(m.sum(-1)+m.sum(-2)-hits(m))
+    return {'mean IoU': mean_ious, 'thin classes': lambda m: ious(m)[..., thin].mean(-1),
+            'pixel accuracy': lambda m: hits(m).sum(-1)/m.sum((-1,-2))}
 
 
 if __name__ == '__main__':
@@ -73,17 +57,17 @@ if __name__ == '__main__':
     p.add_argument('--work', required=True, help='the folder with the networks')
     p.add_argument('--out', required=True, help='a CSV file')
     args = p.parse_args()
-    path, rows = data_path(args.data), []
-    # in the order in which run.py makes the name of a file
-    run = lambda seed, change: dict(model=ENCODER, lr=4e-3, epochs=30, size=None, seed=seed, change=change)
+    (ds, _), rows = own_split(data_path(args.data)), []
+    run = lambda seed, change: dict(model=ENCODER, lr=4e-3, epochs=30, seed=seed, change=change)
     for views in args.views:
-        of = {(c, s): matrices(path, args.work, views, **run(s, c))
+        of = {(c, s): matrices(ds, args.work, views, **run(s, c))
               for c in ('none', *args.changes) for s in args.seeds}
-        classes = own_split(path)[0].classes
         for change in args.changes:
-            for seed in [[s] for s in args.seeds] + [args.seeds]*(len(args.seeds) > 1):
-                old, new = (sum(of[c, s] for s in seed) for c in ('none', change))   # a frame for each seed
-                rows += gain(old, new, classes, change=change, views=views, seeds=' '.join(map(str, seed)))
-    df = pd.DataFrame(rows)
+            for seeds in [[s] for s in args.seeds] + [args.seeds]*(len(args.seeds) > 1):
+                old, new = (sum(of[c, s] for s in seeds) for c in ('none', change))  # a frame for each seed
+                about = dict(change=change, views=views, seeds=' '.join(map(str, seeds)))
+                rows += [dict(about, score=name, **bootstrap(old, new, score=f))
+                         for name, f in scores(ds.classes).items()]
+    df = pd.DataFrame(rows).rename(columns=dict(images='frames', difference='gain'))
     record(df, args.out, index=False)
     show(df)

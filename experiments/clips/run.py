@@ -145,9 +145,9 @@ def matrix(model, dl, classes):
     return cm
 
 
-def network_file(work, **run):
+def network_file(work, model, lr, epochs, size, seed, change, clip, **_):
     "Where the network of a training run is kept"
-    return Path(work)/('_'.join(str(v) for k, v in run.items() if k not in ('data','opt'))+'.safetensors')
+    return Path(work)/f'{model}_{lr}_{epochs}_{size}_{seed}_{change}_{clip}.safetensors'
 
 
 def measure(path, out, work, encoder=ENCODER, epochs=30, lr=4e-3, seed=1, size=None, change='none',

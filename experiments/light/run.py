@@ -13,16 +13,14 @@ import torch
 from fastai.torch_core import set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import add_rows, arguments, is_done, rows_of, show
-from segnb.dataloader import SegDataLoaders
+from common import THIN, add_rows, arguments, is_done, rows_of, show
+from on_streets import ENCODER, streets_loaders, train
 from segnb.dataset import find_pairs
 from segnb.learner import seg_learner
 from segnb.metrics import ConfusionMatrix
-from segnb.one_cycle import fit_one_cycle
 from segnb.streets import streets
 
 WEATHER = None, 'fog', 'night'
-THIN = 'Pole', 'SignSymbol', 'Fence', 'Pedestrian', 'Bicyclist'
 
 
 def other_streets(weather, n=60):
@@ -32,11 +30,11 @@ def other_streets(weather, n=60):
 
 
 def trained(seed, frozen, standardize, epochs, lr):
-    dls = SegDataLoaders.from_path(streets(), size=(96,128), crop=(64,96), bs=8, standardize=standardize)
+    dls = streets_loaders(bs=8, standardize=standardize)
     set_seed(seed)
     dls.train.rng.seed(seed)
     learn = seg_learner(dls, frozen_stages=frozen)
-    with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, epochs, lr)
+    train(learn, lambda cbs: learn.fit_one_cycle(epochs, lr, cbs=cbs))
     return learn.seg_model()
 
 
@@ -51,7 +49,7 @@ if __name__ == '__main__':
     for seed in args.seeds:
         for standardize in (False, True):
             for frozen in (2, 5):
-                run = dict(data='streets', model='tf_efficientnet_lite0', opt='adam', lr=args.lr,
+                run = dict(data='streets', model=ENCODER, opt='adam', lr=args.lr,
                            epochs=args.epochs, seed=seed, frozen=frozen, standardize=standardize)
                 if is_done(args.out, **run): continue
                 model = trained(seed, frozen, standardize, args.epochs, args.lr)
